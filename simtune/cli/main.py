@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `simtune` command: a lazy group, so that `--help` never imports TVM."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from simtune.cli.output import fail
+from simtune.errors import SimtuneError
+
+#: verb -> one-line help; each verb is `simtune.cli.<verb>:command`.
+VERBS = {
+    "doctor": "What is installed, what works, and how to mend the rest.",
+    "machines": "List and show the machines that can be predicted.",
+    "records": "List, show, check and export stored results.",
+    "report": "Write the report of a tuning run.",
+    "simulate": "Run one object, TVM tar or executable and print its counters.",
+    "tune": "Tune a workload for a machine, in simulation.",
+    "workloads": "List the named and parametric workloads.",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a verb's module only when that verb is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"simtune.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(VERBS.items()))
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="simtune")
+def cli() -> None:
+    """Tune kernels for hardware you do not have, in instruction-accurate simulators.
+
+    \b
+    Start with:
+      simtune doctor
+      simtune tune resnet18.conv2_x --machine sifive-u74 --trials 64
+
+    Shell completion: eval "$(_SIMTUNE_COMPLETE=bash_source simtune)"
+    """
+
+
+def main() -> None:
+    """Entry point: turns our own errors into a message and exit status 2."""
+    try:
+        cli.main(standalone_mode=False)
+    except SimtuneError as error:
+        fail(error)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; finished jobs are stored, run the same command to go on", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a machine is: the value types behind a machine file.
+
+The fields are the keys of the TOML file; `simtune.machines.load` validates them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+ISAS = ("riscv64", "aarch64", "x86_64")
+
+
+@dataclass(frozen=True)
+class Isa:
+    """Instruction set. `vlen` is the RVV register width in bits, 0 without RVV."""
+
+    name: str
+    extensions: tuple[str, ...] = ()
+    vlen: int = 0
+
+
+@dataclass(frozen=True)
+class InstructionTiming:
+    """Timing of one instruction class.
+
+    Attributes:
+        latency: cycles until a dependent instruction can start.
+        busy: cycles for which one port of `ports` is held (1 = fully pipelined). For RVV
+            classes this is the value at LMUL 1; it scales with LMUL.
+        ports: names from `Pipeline.ports` that can execute the class.
+    """
+
+    latency: int
+    busy: int
+    ports: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Issue model. `rob` and the queues are for out-of-order kinds only (0 = none)."""
+
+    kind: str  # "in-order" | "out-of-order"
+    issue_width: int
+    mispredict_penalty: int
+    ports: tuple[str, ...]
+    classes: Mapping[str, InstructionTiming]
+    rob: int = 0
+    load_queue: int = 0
+    store_queue: int = 0
+
+
+@dataclass(frozen=True)
+class Cache:
+    """One cache level.
+
+    Attributes:
+        latency: load-to-use cycles of a hit in this level.
+        line_interval: cycles between lines delivered to the level above when many misses are
+            in flight (equals the latency on a core that blocks).
+    """
+
+    size: int
+    ways: int
+    line: int
+    latency: int
+    line_interval: float
+
+    @property
+    def sets(self) -> int:
+        return self.size // (self.ways * self.line)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """DRAM as one core sees it, both in nanoseconds per cache line."""
+
+    latency_ns: float
+    line_interval_ns: float
+
+
+@dataclass(frozen=True)
+class BranchPredictor:
+    """Kind "none" or "gshare"; the table has 2**table_bits two-bit counters."""
+
+    kind: str = "none"
+    table_bits: int = 12
+    history_bits: int = 8
+
+
+@dataclass(frozen=True)
+class Prefetcher:
+    """Kind "none" or "stride": per-instruction stride detection, in lines."""
+
+    kind: str = "none"
+    streams: int = 8
+    degree: int = 1
+    distance: int = 1
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One target machine, as read from a machine file.
+
+    Attributes:
+        name: unique short name, such as ``"sifive-u74"``.
+        clock_hz: core clock in Hz.
+        target: TVM target as a dict (kind, mtriple, mcpu, ...).
+        caches: level name ("l1i", "l1d", "l2", "l3") to geometry; l1i and l1d always exist.
+        energy_pj: counter name to picojoules per event, for the energy objective; may be empty.
+        qemu_cpu: value for QEMU's ``-cpu``; empty lets the adapter derive it from `isa`.
+    """
+
+    name: str
+    description: str
+    isa: Isa
+    clock_hz: float
+    target: Mapping[str, Any]
+    pipeline: Pipeline
+    caches: Mapping[str, Cache]
+    memory: Memory
+    branch_predictor: BranchPredictor = field(default_factory=BranchPredictor)
+    prefetcher: Prefetcher = field(default_factory=Prefetcher)
+    energy_pj: Mapping[str, float] = field(default_factory=dict)
+    qemu_cpu: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain nested dict, in file order, ready for JSON."""
+        return asdict(self)
+
+    def digest(self) -> str:
+        """Hex digest of everything that can change a result; the description does not."""
+        content = self.as_dict()
+        del content["description"]
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles and finds simtune's native parts: the QEMU plugin, the launcher, the harness.
+
+Each part is built once per content of its sources and flags: by the package's build into
+`simtune/_native/`, otherwise at first use into the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def sources() -> Path:
+    """Folder `simulators/` of the checkout, or its copy inside an installed package."""
+    checkout = PACKAGE.parent / "simulators"
+    return checkout if (checkout / "harness").is_dir() else PACKAGE / "_native" / "simulators"
+
+
+def cache_dir() -> Path:
+    """Where built parts are kept: `$SIMTUNE_CACHE`, else the XDG cache folder."""
+    configured = os.environ.get("SIMTUNE_CACHE")
+    if configured:
+        return Path(configured)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "simtune"
+
+
+def build(name: str, command: Sequence[str], inputs: Sequence[Path], out: Path | None = None) -> Path:
+    """Compiles one part unless it is there already, and returns its path.
+
+    Args:
+        name: file name of the product, such as ``"qemu-plugin.so"``.
+        command: compiler command; the item ``"{out}"`` stands for the product.
+        inputs: all files whose content decides about the product.
+        out: folder for the product; by default the package's, then the user's cache.
+
+    Raises:
+        ToolMissingError: the compiler is missing, or refuses the sources.
+    """
+    from simtune.errors import ToolMissingError
+
+    digest = hashlib.sha256("\0".join(command).encode())
+    for path in sorted(inputs):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    stem, dot, suffix = name.partition(".")
+    unique = f"{stem}-{digest.hexdigest()[:16]}{dot}{suffix}"
+    folders = [out] if out else [PACKAGE / "_native", cache_dir()]
+    for folder in folders:
+        if (folder / unique).is_file():
+            return folder / unique
+    folder = folders[-1]
+    folder.mkdir(parents=True, exist_ok=True)
+    if shutil.which(command[0]) is None:
+        raise ToolMissingError(f"{name} needs the compiler '{command[0]}', which is not here",
+                               "run 'simtune doctor' for the command that installs it")
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        product = Path(scratch) / unique
+        argv = [str(product) if item == "{out}" else item for item in command]
+        done = subprocess.run(argv, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise ToolMissingError(f"building {name} failed: {done.stderr.strip()[-2000:]}",
+                                   f"command: {' '.join(argv)}")
+        # Atomic: two processes that build the same part at once both end with a whole file.
+        product.replace(folder / unique)
+    return folder / unique
