@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opening SQLite files safely, and SQLite's errors in words that say what to do."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from simtune.errors import RecordError
+from simtune.records import migrations
+
+MEMORY = ":memory:"
+_MAGIC = b"SQLite format 3\0"
+
+
+def default_store_path() -> Path:
+    """``$SIMTUNE_RECORDS``, or ``simtune-records.db`` in the current folder."""
+    return Path(os.environ.get("SIMTUNE_RECORDS") or "simtune-records.db")
+
+
+def connect(path: str | Path, *, create: bool, readonly: bool, timeout: float) -> sqlite3.Connection:
+    """An open store of the newest schema, in autocommit mode.
+
+    Raises:
+        RecordError: the file cannot be used; see `translated`.
+    """
+    name = str(path)
+    if name != MEMORY:
+        _check_file(Path(name), create=create and not readonly)
+    with translated(name):
+        connection = _open(name, readonly, timeout)
+        try:
+            # First of all: only look, so that a foreign database is never touched.
+            version = migrations.refuse_foreign(connection, name)
+            if readonly:
+                if version < len(migrations.MIGRATIONS):
+                    raise RecordError(
+                        f"{name} has the older record schema version {version}",
+                        "open it once for writing, which brings it up to date: simtune records check",
+                    )
+            else:
+                _prepare_for_writing(connection, name, timeout)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _check_file(path: Path, *, create: bool) -> None:
+    """Refuses what SQLite would only complain about in the middle of the work, or would create."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_MAGIC))
+    except FileNotFoundError:
+        if not create:
+            raise RecordError(
+                f"there is no record store at {path}",
+                "give one with --records FILE or SIMTUNE_RECORDS; `simtune tune` creates it",
+            ) from None
+        if not path.parent.is_dir():
+            raise RecordError(
+                f"cannot create {path}: its folder does not exist", f"mkdir -p {path.parent}"
+            ) from None
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise RecordError(f"cannot create {path}: its folder is not writable", _WRITABLE_HINT) from None
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror}", _WRITABLE_HINT) from None
+    else:
+        if head != _MAGIC and (head or not create):
+            raise RecordError(
+                f"{path} is not a record store: it does not start like an SQLite database",
+                "give another file with --records; if it was one, try: simtune records salvage",
+            )
+
+
+_WRITABLE_HINT = "choose another place with --records FILE or SIMTUNE_RECORDS, or mend the permissions"
+
+
+def _open(name: str, readonly: bool, timeout: float) -> sqlite3.Connection:
+    def attempt(options: str) -> sqlite3.Connection:
+        uri = name if name == MEMORY else f"file:{quote(os.path.abspath(name))}{options}"
+        connection = sqlite3.connect(
+            uri, uri=name != MEMORY, timeout=timeout, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute("PRAGMA user_version").fetchone()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    if not readonly:
+        return attempt("")
+    try:
+        return attempt("?mode=ro")
+    except sqlite3.OperationalError:
+        # WAL needs a shared-memory file beside the store; where that cannot be made (a folder
+        # without write permission), the store can still be read as long as nothing is pending.
+        wal = Path(name + "-wal")
+        if wal.exists() and wal.stat().st_size:
+            raise
+        return attempt("?immutable=1")
+
+
+def _prepare_for_writing(connection: sqlite3.Connection, name: str, timeout: float) -> None:
+    # Switching to WAL wants the file for itself, and SQLite does not wait for it on its own.
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            break
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA wal_autocheckpoint = 4000")
+    connection.execute("PRAGMA cache_size = -65536")
+    migrations.migrate(connection, name)
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+@contextmanager
+def translated(name: str) -> Iterator[None]:
+    """Turns SQLite's errors into `RecordError`, each with what to do next."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _explain(name, error) from error
+
+
+def _explain(name: str, error: sqlite3.Error) -> RecordError:
+    text = str(error)
+    if "disk is full" in text:
+        return RecordError(
+            f"{name}: the disk is full; everything committed before is safe",
+            "free some space and run the same command again: finished jobs do not rerun",
+        )
+    if "locked" in text or "busy" in text:
+        return RecordError(
+            f"{name}: another process kept the store locked for too long",
+            f"see who holds it: fuser -v {name}; stores must not be on a network file system",
+        )
+    if "readonly" in text or "read-only" in text or "unable to open" in text:
+        return RecordError(f"{name}: the store or its folder is not writable ({text})", _WRITABLE_HINT)
+    if "malformed" in text or "not a database" in text or "disk I/O" in text:
+        return RecordError(
+            f"{name} is damaged ({text})",
+            f"save what is intact: simtune records salvage --records {name} -o salvaged.db",
+        )
+    if "FOREIGN KEY" in text:
+        return RecordError(
+            f"{name}: a row refers to one that is not stored",
+            "store the workload before its run, and the simulation before its trial",
+        )
+    return RecordError(f"{name}: {text}", f"look for damage: simtune records check --records {name}")

@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of the tables: values to columns and back, and the checksum of a row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from simtune.counters import Counters
+from simtune.jobs import HotBlock, Outcome, Status
+from simtune.records.model import (
+    Conditions,
+    Measurement,
+    Run,
+    RunState,
+    Simulation,
+    Trial,
+    Workload,
+    canonical_json,
+    content_hash,
+    plain,
+)
+
+Value = str | int | float | bytes | None
+Row = tuple[Value, ...]
+
+#: A tail longer than this is cut on the left: the end of an error message is what tells.
+ERROR_BYTES = 16 << 10
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its columns but the checksum, and which of them name a row."""
+
+    name: str
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+
+    @property
+    def select(self) -> str:
+        return ", ".join(f"{self.name}.{column}" for column in (*self.columns, "checksum"))
+
+    @property
+    def insert(self) -> str:
+        """Plain INSERT of a sealed row; callers add their conflict clause."""
+        names = ", ".join((*self.columns, "checksum"))
+        return f"INSERT INTO {self.name} ({names}) VALUES ({', '.join('?' * (len(self.columns) + 1))})"
+
+    @property
+    def replace(self) -> str:
+        """INSERT that takes the place of a row with the same key."""
+        fields = (*(column for column in self.columns if column not in self.key), "checksum")
+        update = ", ".join(f"{column} = excluded.{column}" for column in fields)
+        return f"{self.insert} ON CONFLICT ({', '.join(self.key)}) DO UPDATE SET {update}"
+
+    def checksum(self, values: Sequence[Value]) -> bytes:
+        """8 bytes over the table's name and the stored form of all columns."""
+        parts = [self.name.encode()]
+        for value in values:
+            if isinstance(value, str):
+                data = b"s" + value.encode("utf-8", "surrogatepass")
+            elif isinstance(value, float):
+                data = b"f" + struct.pack("<d", value)
+            elif isinstance(value, bytes):
+                data = b"b" + value
+            else:
+                data = repr(value).encode()
+            parts.append(b"%d:" % len(data))
+            parts.append(data)
+        return hashlib.blake2b(b"".join(parts), digest_size=8).digest()
+
+    def seal(self, values: Row) -> Row:
+        return (*values, self.checksum(values))
+
+    def intact(self, row: Sequence[Value]) -> bool:
+        """Whether a sealed row is what was written."""
+        return len(row) == len(self.columns) + 1 and row[-1] == self.checksum(row[:-1])
+
+    def name_of(self, row: Sequence[Value]) -> str:
+        """The row's key for a message, such as ``3f2a…:17``."""
+        return ":".join(str(row[self.columns.index(column)]) for column in self.key)
+
+
+def _columns(names: str) -> tuple[str, ...]:
+    return tuple(names.split())
+
+
+WORKLOAD = Table("workload", ("id", "name", "arguments", "tvm_json"), ("id",))
+RUN = Table(
+    "run",
+    _columns(
+        "id workload machine machine_digest target config config_digest versions started finished state"
+    ),
+    ("id",),
+)
+SIMULATION = Table(
+    "simulation",
+    _columns(
+        "key object_sha256 simulator simulator_version machine_digest arguments seed count_options"
+        " schema_version status stage instruction_limit wall_s cpu_s peak_rss created counters"
+        " counters_simulator replacement counters_version output error command blocks"
+    ),
+    ("key",),
+)
+TRACE = Table("trace", ("id", "json"), ("id",))
+TRIAL = Table(
+    "trial",
+    _columns(
+        "run idx candidate status value simulation is_reference trace predicted_s measured_s"
+        " build_s link_s simulate_s created stage error command"
+    ),
+    ("run", "idx"),
+)
+MEASUREMENT = Table(
+    "measurement",
+    _columns("simulation target seconds median spread conditions created"),
+    ("simulation", "target", "created"),
+)
+
+#: In the order in which rows may refer to one another.
+TABLES: tuple[Table, ...] = (WORKLOAD, RUN, SIMULATION, TRACE, TRIAL, MEASUREMENT)
+
+
+def _real(value: float) -> float | str:
+    """SQLite would store NaN as NULL and forget the sign of zero."""
+    return "nan" if math.isnan(value) else float(value) + 0.0
+
+
+def _real_or_none(value: float | None) -> float | str | None:
+    return None if value is None else _real(value)
+
+
+def _to_float(value: Any) -> float:
+    return float(value)
+
+
+def _to_float_or_none(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _text(value: str) -> str:
+    """UTF-8 cannot hold the lone surrogates that undecodable output leaves; spell them out."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
+
+
+def _tail(value: str) -> str:
+    text = _text(value)
+    data = text.encode()
+    return text if len(data) <= ERROR_BYTES else "…" + data[-ERROR_BYTES:].decode("utf-8", "ignore")
+
+
+def pack(text: str) -> bytes:
+    """Compressed text. Level 1: traces shrink nearly as well, at a fraction of the time."""
+    return zlib.compress(text.encode("utf-8", "backslashreplace"), 1)
+
+
+def unpack(data: Any) -> str:
+    return zlib.decompress(data).decode()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), default=plain)
+
+
+def workload_row(workload: Workload) -> Row:
+    return WORKLOAD.seal(
+        (workload.id, _text(workload.name), canonical_json(workload.arguments), pack(workload.tvm_json))
+    )
+
+
+def workload_from(row: Sequence[Any]) -> Workload:
+    return Workload(row[1], json.loads(row[2]), unpack(row[3]))
+
+
+def run_row(run: Run) -> Row:
+    return RUN.seal(
+        (
+            run.id,
+            run.workload,
+            _text(run.machine),
+            run.machine_digest,
+            _text(run.target),
+            canonical_json(run.config),
+            run.config_digest,
+            canonical_json(run.versions),
+            _real(run.started),
+            _real_or_none(run.finished),
+            str(run.state),
+        )
+    )
+
+
+def run_from(row: Sequence[Any]) -> Run:
+    return Run(
+        id=row[0],
+        workload=row[1],
+        machine=row[2],
+        machine_digest=row[3],
+        target=row[4],
+        config=json.loads(row[5]),
+        versions=json.loads(row[7]),
+        started=_to_float(row[8]),
+        finished=_to_float_or_none(row[9]),
+        state=RunState(row[10]),
+    )
+
+
+def simulation_row(simulation: Simulation) -> Row:
+    conditions, outcome, counters = simulation.conditions, simulation.outcome, simulation.outcome.counters
+    blocks = [(b.address, b.executions, b.instructions, b.code.hex()) for b in outcome.blocks]
+    return SIMULATION.seal(
+        (
+            conditions.key,
+            conditions.object_sha256,
+            conditions.simulator,
+            conditions.simulator_version,
+            conditions.machine_digest,
+            _json(conditions.arguments),
+            conditions.seed,
+            _json(conditions.count),
+            conditions.schema_version,
+            str(outcome.status),
+            outcome.stage,
+            simulation.instruction_limit,
+            _real(outcome.wall_s),
+            _real(outcome.cpu_s),
+            int(outcome.peak_rss),
+            _real(simulation.created),
+            None if counters is None else _json(dict(counters.values)),
+            "" if counters is None else _text(counters.simulator),
+            "" if counters is None else _text(counters.replacement),
+            0 if counters is None else counters.schema_version,
+            _json(dict(outcome.output)),
+            _tail(outcome.error),
+            _text(outcome.command),
+            pack(_json(blocks)) if blocks else None,
+        )
+    )
+
+
+def simulation_from(row: Sequence[Any]) -> Simulation:
+    counters = None if row[16] is None else Counters(json.loads(row[16]), row[17], row[18], row[19])
+    blocks = json.loads(unpack(row[23])) if row[23] else []
+    return Simulation(
+        conditions=Conditions(
+            object_sha256=row[1],
+            simulator=row[2],
+            simulator_version=row[3],
+            machine_digest=row[4],
+            arguments=tuple(json.loads(row[5])),
+            seed=row[6],
+            count=tuple(json.loads(row[7])),
+            schema_version=row[8],
+        ),
+        outcome=Outcome(
+            status=Status(row[9]),
+            stage=row[10],
+            counters=counters,
+            output=json.loads(row[20]),
+            error=row[21],
+            command=row[22],
+            wall_s=_to_float(row[12]),
+            cpu_s=_to_float(row[13]),
+            peak_rss=row[14],
+            blocks=tuple(HotBlock(a, e, i, bytes.fromhex(code)) for a, e, i, code in blocks),
+        ),
+        instruction_limit=row[11],
+        created=_to_float(row[15]),
+    )
+
+
+def trace_row(trace_json: str) -> Row:
+    return TRACE.seal((content_hash("trace", trace_json), pack(trace_json)))
+
+
+def trial_row(trial: Trial, trace: str | None) -> Row:
+    """`trace` is the id of the trial's trace row."""
+    return TRIAL.seal(
+        (
+            trial.run,
+            trial.index,
+            trial.candidate,
+            str(trial.status),
+            _real_or_none(trial.value),
+            trial.simulation,
+            int(trial.is_reference),
+            trace,
+            _real_or_none(trial.predicted_s),
+            _real_or_none(trial.measured_s),
+            _real(trial.build_s),
+            _real(trial.link_s),
+            _real(trial.simulate_s),
+            _real(trial.created),
+            trial.stage,
+            _tail(trial.error),
+            _text(trial.command),
+        )
+    )
+
+
+def trial_from(row: Sequence[Any], trace: bytes | None) -> Trial:
+    """`trace` is the packed text of the trial's trace row."""
+    return Trial(
+        run=row[0],
+        index=row[1],
+        candidate=row[2],
+        status=Status(row[3]),
+        trace_json="" if trace is None else unpack(trace),
+        simulation=row[5],
+        stage=row[14],
+        error=row[15],
+        command=row[16],
+        value=_to_float_or_none(row[4]),
+        predicted_s=_to_float_or_none(row[8]),
+        measured_s=_to_float_or_none(row[9]),
+        build_s=_to_float(row[10]),
+        link_s=_to_float(row[11]),
+        simulate_s=_to_float(row[12]),
+        is_reference=bool(row[6]),
+        created=_to_float(row[13]),
+    )
+
+
+def measurement_row(measurement: Measurement) -> Row:
+    return MEASUREMENT.seal(
+        (
+            measurement.simulation,
+            _text(measurement.target),
+            _json(list(measurement.seconds)),
+            _real(measurement.median),
+            _real(measurement.spread),
+            canonical_json(measurement.conditions),
+            _real(measurement.created),
+        )
+    )
+
+
+def measurement_from(row: Sequence[Any]) -> Measurement:
+    return Measurement(
+        simulation=row[0],
+        target=row[1],
+        seconds=json.loads(row[2]),
+        median=_to_float(row[3]),
+        spread=_to_float(row[4]),
+        conditions=json.loads(row[5]),
+        created=_to_float(row[6]),
+    )
+
+
+#: What a decoder raises on a value that was not written by us.
+DECODE_ERRORS = (ValueError, TypeError, KeyError, IndexError, AttributeError, zlib.error)
+
+#: How a sealed row becomes a value, to see whether it can; a trial's trace is looked up elsewhere.
+DECODERS: Mapping[str, Callable[[Sequence[Any]], object]] = {
+    "workload": workload_from,
+    "run": run_from,
+    "simulation": simulation_from,
+    "trace": lambda row: unpack(row[1]),
+    "trial": lambda row: trial_from(row, None),
+    "measurement": measurement_from,
+}
