@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fast MetaSchedule builder: `builder=simtune.Builder()`."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import shutil
+import tempfile
+import time
+import weakref
+from pathlib import Path
+from typing import Any
+
+from simtune import tvm_setup
+from simtune.build.artifact import write_side_file
+from simtune.build.pool import BuildPool, BuildReply, BuildRequest
+from simtune.execution.capacity import usable_cores
+
+ms = tvm_setup.load()
+
+# `tvm.ir.utils` is where derived_object lives in the pinned version.
+from tvm.ir import save_json  # noqa: E402
+from tvm.ir.utils import derived_object  # noqa: E402
+
+
+@derived_object
+class Builder(ms.builder.PyBuilder):  # type: ignore[misc]
+    """Builds candidates in persistent workers that imported TVM once, straight to objects.
+
+    Beside each object lies a small JSON file with the kernel's tensors, so that the runner knows
+    outputs and re-packed operands. A candidate that hangs or crashes the compiler becomes a failed
+    build and costs one worker, which is forked anew in milliseconds.
+
+    Args:
+        workers: how many build at the same time; all usable cores by default.
+        timeout_s: wall seconds per candidate.
+        memory_bytes: a worker that has grown beyond is replaced.
+    """
+
+    def __init__(self, workers: int | None = None, timeout_s: float = 60.0, memory_bytes: int = 1 << 30) -> None:
+        super().__init__()
+        self.workers = workers or usable_cores()
+        self.wall_s = 0.0
+        self.pool = BuildPool(self.workers, timeout_s, memory_bytes)
+        self.folder = Path(tempfile.mkdtemp(prefix="simtune-build-"))
+        # Not __del__: TVM may hold the object beyond the interpreter's life.
+        atexit.register(_close, weakref.ref(self))
+
+    def build(self, build_inputs: list[Any]) -> list[Any]:
+        """Builds one batch; called by MetaSchedule."""
+        start = time.perf_counter()
+        self.folder.mkdir(exist_ok=True)
+        # One folder per artifact: TVM's clean-up callback removes the parent of the path.
+        paths = [Path(tempfile.mkdtemp(dir=self.folder)) / "candidate.o" for _ in build_inputs]
+        requests = [
+            BuildRequest(save_json(item.mod), json.dumps(_plain_target(item.target)), path)
+            for item, path in zip(build_inputs, paths, strict=True)
+        ]
+        replies = self.pool.build(requests)
+        results = [self._result(path, reply) for path, reply in zip(paths, replies, strict=True)]
+        self.wall_s += time.perf_counter() - start
+        return results
+
+    def _result(self, path: Path, reply: BuildReply) -> Any:
+        if reply.error:
+            shutil.rmtree(path.parent, ignore_errors=True)
+            return ms.builder.BuilderResult(None, f"build: {reply.error}")
+        write_side_file(path, {**reply.info, "build_s": reply.seconds})
+        return ms.builder.BuilderResult(str(path), None)
+
+    def close(self) -> None:
+        """Ends the workers and removes what they built."""
+        self.pool.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _plain_target(target: Any) -> dict[str, Any]:
+    exported: dict[str, Any] = json.loads(json.dumps(dict(target.export()), default=_plain))
+    return exported
+
+
+def _plain(value: Any) -> Any:
+    """TVM's containers as JSON values."""
+    if hasattr(value, "items"):
+        return dict(value.items())
+    return list(value) if hasattr(value, "__iter__") else str(value)
+
+
+def _close(reference: weakref.ref[Any]) -> None:
+    builder = reference()
+    if builder is not None:
+        builder.close()

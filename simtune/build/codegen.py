@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One candidate module → one object file, and what the linker must know about it.
+
+Runs inside the build workers. The tensor intrinsics are already inlined in a scheduled module, so
+their slow import never happens here.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from simtune.build.image import Role, Tensor
+from simtune.errors import InputFileError
+
+#: Blocks with this annotation re-pack an operand before the kernel; the builder removes them, and
+#: the kernel then computes on an operand that it takes for re-packed.
+REWRITE_MARK = "meta_schedule.layout_rewrite_preproc"
+
+
+def signature(function: Any) -> list[Tensor]:
+    """The tensors of a PrimFunc in argument order; written ones are outputs.
+
+    Raises:
+        InputFileError: a scalar parameter or a symbolic shape.
+    """
+    import tvm
+    from tvm.s_tir import Schedule
+
+    schedule = Schedule(tvm.IRModule({"main": function}))
+    blocks = schedule.get_output_blocks(schedule.get_sblock("root"))
+    written = [region.source for block in blocks for region in schedule.get(block).writes]
+    tensors = []
+    for parameter in function.params:
+        if not hasattr(parameter.ty, "shape"):
+            raise InputFileError(f"parameter '{parameter.name}' is not a tensor",
+                                 "only kernels on tensors of known shape can run stand-alone")
+        try:
+            shape = tuple(int(extent) for extent in parameter.ty.shape)
+        except TypeError:
+            raise InputFileError(f"tensor '{parameter.name}' has a symbolic shape {list(parameter.ty.shape)}",
+                                 "bind the shape before tuning") from None
+        role = Role.OUTPUT if any(parameter.same_as(source) for source in written) else Role.INPUT
+        tensors.append(Tensor(str(parameter.ty.dtype), shape, role))
+    return tensors
+
+
+def emit(module_json: str, target: Any, path: str) -> dict[str, Any]:
+    """Lowers a module (in TVM's JSON form), generates code and writes the object.
+
+    Returns:
+        The side information: kernels with their tensors, and whether operands are pre-packed.
+    """
+    import tvm
+    from tvm import tirx
+    from tvm.driver import build
+    from tvm.runtime.executable import Executable
+    from tvm.s_tir.transform import RemoveWeightLayoutRewriteBlock
+
+    module = tvm.ir.load_json(module_json)
+    kernels = {}
+    for name, function in module.functions_items():
+        if isinstance(function, tirx.PrimFunc):
+            kernels[name.name_hint] = [[t.dtype, list(t.shape), int(t.role)] for t in signature(function)]
+    library = build(RemoveWeightLayoutRewriteBlock(skip_tensor_rewrite=True)(module), target=target)
+    library = library.mod if isinstance(library, Executable) else library
+    partial = path + ".part"
+    library.write_to_file(partial, "o")
+    os.replace(partial, path)
+    return {"kernels": kernels, "prepacked": REWRITE_MARK in module_json}

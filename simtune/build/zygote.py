@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process that build workers are forked from: it imports TVM once, for all of them.
+
+Started by `simtune.build.pool` with one end of a socket pair. For every socket that arrives it
+forks a worker that serves build requests on it. It ends when the pool's end is closed, however
+that happened, and its workers die with it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _silence() -> None:
+    """LLVM and TVM print to standard output and error at will; a worker has nobody to tell."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+
+
+def _serve(sock: socket.socket) -> None:
+    from tvm.target import Target
+
+    from simtune.build import channel, codegen
+
+    targets: dict[str, Any] = {}
+    while (message := channel.receive(sock)) is not None:
+        header, body = message
+        start = time.perf_counter()
+        reply: dict[str, Any] = {}
+        try:
+            target_json = header["target"]
+            if target_json not in targets:
+                targets[target_json] = Target(json.loads(target_json))
+            target = targets[target_json]
+            with target:
+                reply = codegen.emit(body, target, header["path"])
+        except Exception as error:
+            reply = {"error": f"{type(error).__name__}: {error}"[-4000:]}
+        reply["seconds"] = time.perf_counter() - start
+        reply["rss"] = _resident_bytes()
+        channel.send(sock, reply)
+
+
+def main() -> None:
+    """Serves fork requests on the socket whose descriptor is the first argument."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    from simtune import tvm_setup
+
+    tvm_setup.check_pair()
+    tvm_setup.skip_gpu_intrinsics()
+    import tvm.driver
+    import tvm.s_tir
+    import tvm.s_tir.transform
+    from tvm.runtime.executable import Executable  # noqa: F401
+
+    import simtune.build.channel
+    import simtune.build.codegen  # noqa: F401
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the pool decides what Ctrl-C means
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
+    gc.freeze()  # keeps the forked pages shared
+    control.sendall(b"ready")
+    while True:
+        data, fds, _flags, _address = socket.recv_fds(control, 1, 1)
+        if not data:
+            return
+        pid = os.fork()
+        if pid == 0:
+            # Killed with the zygote, which ends with the pool: no worker is ever left compiling.
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            control.close()
+            _silence()
+            try:
+                _serve(socket.socket(fileno=fds[0]))
+            finally:
+                os._exit(0)
+        os.close(fds[0])
+        control.sendall(pid.to_bytes(4, "little"))
+
+
+if __name__ == "__main__":
+    main()
