@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,6 +16,10 @@ from simtune.errors import RecordError
 from simtune.records import migrations
 
 MEMORY = ":memory:"
+
+#: Damaged text must reach the checksum, which refuses it, instead of failing inside SQLite.
+TOLERANT_TEXT = partial(str, encoding="utf-8", errors="surrogateescape")
+
 _MAGIC = b"SQLite format 3\0"
 
 
@@ -41,7 +46,7 @@ def connect(path: str | Path, *, create: bool, readonly: bool, timeout: float) -
                 if version < len(migrations.MIGRATIONS):
                     raise RecordError(
                         f"{name} has the older record schema version {version}",
-                        "open it once for writing, which brings it up to date: simtune records check",
+                        "copy it to a folder where you may write: opening it there brings it up to date",
                     )
             else:
                 _prepare_for_writing(connection, name, timeout)
@@ -87,6 +92,7 @@ def _open(name: str, readonly: bool, timeout: float) -> sqlite3.Connection:
         connection = sqlite3.connect(
             uri, uri=name != MEMORY, timeout=timeout, isolation_level=None, check_same_thread=False
         )
+        connection.text_factory = TOLERANT_TEXT
         try:
             connection.execute("PRAGMA user_version").fetchone()
         except BaseException:

@@ -5,8 +5,9 @@ Step N takes a store from version N-1 to N (SQLite's ``user_version``). Steps ar
 after a release: a change of the schema is a new step.
 
 Notes on the tables:
-- Every row ends with a checksum over its other columns (`simtune.records.rows`): SQLite notices
-  a broken page structure, but not a flipped bit inside a value.
+- Every row starts with a checksum over its other columns (`simtune.records.rows`): SQLite notices
+  a broken page structure, but not a flipped bit inside a value. NULLs do not enter it, so a later
+  step may add nullable columns without touching old rows.
 - Traces are stored once per content, apart from the trials, so that trial rows stay small and a
   resume scan does not have to read them.
 - A REAL column holds NaN as the text ``nan``, since SQLite would turn it into NULL.
@@ -27,12 +28,13 @@ Step = tuple[str, ...]
 MIGRATIONS: tuple[Step, ...] = (
     (
         """CREATE TABLE workload (
+            checksum BLOB NOT NULL,
             id TEXT NOT NULL UNIQUE,
             name TEXT NOT NULL,
             arguments TEXT NOT NULL,
-            tvm_json BLOB NOT NULL,
-            checksum BLOB NOT NULL)""",
+            tvm_json BLOB NOT NULL)""",
         """CREATE TABLE run (
+            checksum BLOB NOT NULL,
             id TEXT NOT NULL UNIQUE,
             workload TEXT NOT NULL REFERENCES workload (id),
             machine TEXT NOT NULL,
@@ -43,9 +45,9 @@ MIGRATIONS: tuple[Step, ...] = (
             versions TEXT NOT NULL,
             started REAL NOT NULL,
             finished REAL,
-            state TEXT NOT NULL,
-            checksum BLOB NOT NULL)""",
+            state TEXT NOT NULL)""",
         """CREATE TABLE simulation (
+            checksum BLOB NOT NULL,
             key TEXT NOT NULL UNIQUE,
             object_sha256 TEXT NOT NULL,
             simulator TEXT NOT NULL,
@@ -69,13 +71,13 @@ MIGRATIONS: tuple[Step, ...] = (
             output TEXT NOT NULL,
             error TEXT NOT NULL,
             command TEXT NOT NULL,
-            blocks BLOB,
-            checksum BLOB NOT NULL)""",
+            blocks BLOB)""",
         """CREATE TABLE trace (
+            checksum BLOB NOT NULL,
             id TEXT NOT NULL UNIQUE,
-            json BLOB NOT NULL,
-            checksum BLOB NOT NULL)""",
+            json BLOB NOT NULL)""",
         """CREATE TABLE trial (
+            checksum BLOB NOT NULL,
             run TEXT NOT NULL REFERENCES run (id),
             idx INTEGER NOT NULL,
             candidate TEXT NOT NULL,
@@ -93,9 +95,9 @@ MIGRATIONS: tuple[Step, ...] = (
             stage TEXT NOT NULL,
             error TEXT NOT NULL,
             command TEXT NOT NULL,
-            checksum BLOB NOT NULL,
             UNIQUE (run, idx))""",
         """CREATE TABLE measurement (
+            checksum BLOB NOT NULL,
             simulation TEXT NOT NULL REFERENCES simulation (key),
             target TEXT NOT NULL,
             seconds TEXT NOT NULL,
@@ -103,9 +105,8 @@ MIGRATIONS: tuple[Step, ...] = (
             spread REAL NOT NULL,
             conditions TEXT NOT NULL,
             created REAL NOT NULL,
-            checksum BLOB NOT NULL)""",
+            UNIQUE (simulation, target, created))""",
         "CREATE INDEX run_resume ON run (workload, machine_digest, config_digest)",
-        "CREATE INDEX measurement_simulation ON measurement (simulation, target)",
     ),
 )
 

@@ -235,7 +235,7 @@ class TrialBrief:
 
     index: int
     candidate: str
-    status: str
+    status: Status
     value: float | None
     simulation: str | None
     is_reference: bool

@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from simtune.counters import Counters
@@ -60,27 +61,44 @@ class Table:
         return f"{self.insert} ON CONFLICT ({', '.join(self.key)}) DO UPDATE SET {update}"
 
     def checksum(self, values: Sequence[Value]) -> bytes:
-        """8 bytes over the table's name and the stored form of all columns."""
+        """8 bytes over the table's name and every column that is not NULL.
+
+        Equal numbers count as equal, since SQLite keeps a whole REAL as an integer on the disk.
+        """
         parts = [self.name.encode()]
-        for value in values:
+        for tag, value in zip(self._tags, values, strict=True):
+            if value is None:
+                continue
             if isinstance(value, str):
                 data = b"s" + value.encode("utf-8", "surrogatepass")
-            elif isinstance(value, float):
-                data = b"f" + struct.pack("<d", value)
             elif isinstance(value, bytes):
                 data = b"b" + value
+            elif isinstance(value, float) and not value.is_integer():
+                data = b"f" + struct.pack("<d", value)
             else:
-                data = repr(value).encode()
-            parts.append(b"%d:" % len(data))
+                data = b"i%d" % value
+            parts.append(b"%s%d:" % (tag, len(data)))
             parts.append(data)
         return hashlib.blake2b(b"".join(parts), digest_size=8).digest()
+
+    @cached_property
+    def _tags(self) -> tuple[bytes, ...]:
+        return tuple(column.encode() + b"=" for column in self.columns)
 
     def seal(self, values: Row) -> Row:
         return (*values, self.checksum(values))
 
-    def intact(self, row: Sequence[Value]) -> bool:
+    def intact(self, row: Sequence[Any]) -> bool:
         """Whether a sealed row is what was written."""
         return len(row) == len(self.columns) + 1 and row[-1] == self.checksum(row[:-1])
+
+    def from_record(self, record: Sequence[Any]) -> tuple[Any, ...]:
+        """A sealed row from a row as it is on the disk, where the checksum is the first column.
+
+        Columns that a later schema added are missing at the end of an old row, and NULL.
+        """
+        missing = len(self.columns) + 1 - len(record)
+        return (*record[1:], *(None,) * missing, record[0])
 
     def name_of(self, row: Sequence[Value]) -> str:
         """The row's key for a message, such as ``3f2a…:17``."""

@@ -144,22 +144,23 @@ class RecordStore:
             )
         return self._connection
 
-    def _read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        """All rows of a SELECT, for reports that no method here gives; see `migrations` for the tables."""
         with self._lock, translated(self.path):
             return self._open().execute(sql, parameters).fetchall()
 
-    def _scan(self, sql: str, key: str, filters: Mapping[str, Any]) -> Iterator[Any]:
-        """Rows of ``sql`` in the order of the integer `key`, which must be its first column.
+    def scan(self, sql: str, key: str, filters: Mapping[str, Any] | None = None) -> Iterator[Any]:
+        """Rows of a SELECT in the order of the integer `key`, which must be its first column.
 
         Reads in chunks that continue after the last key, so that no read transaction stays open:
         one would keep the WAL from being checkpointed, and see changes of its own thread or not.
         """
-        used = {column: value for column, value in filters.items() if value is not None}
+        used = {column: value for column, value in (filters or {}).items() if value is not None}
         where = "".join(f" AND {column} = ?" for column in used)
         query = f"{sql} WHERE {key} > ?{where} ORDER BY {key} LIMIT {_CHUNK}"
         after = -(1 << 63)
         while True:
-            chunk = self._read(query, (after, *used.values()))
+            chunk = self.query(query, (after, *used.values()))
             yield from chunk
             if len(chunk) < _CHUNK:
                 return
@@ -172,8 +173,11 @@ class RecordStore:
                 return decode(row)
         except rows.DECODE_ERRORS as error:
             _log.debug("%s: %r", self.path, error)
-        raise RecordError(
-            f"{self.path}: {table.name} {table.name_of(row)} is damaged",
+        raise self._damaged(f"{table.name} {table.name_of(row)}")
+
+    def _damaged(self, what: str) -> RecordError:
+        return RecordError(
+            f"{self.path}: {what} is damaged",
             f"see what else is: simtune records check --records {self.path}; then: simtune records salvage",
         )
 
@@ -191,7 +195,7 @@ class RecordStore:
 
     def workload(self, workload_id: str) -> Workload:
         """The workload with this id; RecordError when there is none."""
-        found = self._read(f"SELECT {rows.WORKLOAD.select} FROM workload WHERE id = ?", (workload_id,))
+        found = self.query(f"SELECT {rows.WORKLOAD.select} FROM workload WHERE id = ?", (workload_id,))
         if not found:
             raise RecordError(f"{self.path} has no workload '{workload_id}'", "see: simtune records list")
         return self._decode(rows.WORKLOAD, rows.workload_from, found[0])
@@ -237,7 +241,7 @@ class RecordStore:
 
         See `simtune.records.config_digest`.
         """
-        found = self._read(
+        found = self.query(
             f"SELECT {rows.RUN.select} FROM run WHERE workload = ? AND machine_digest = ?"
             " AND config_digest = ? ORDER BY started DESC LIMIT 1",
             (workload, machine_digest, config_digest),
@@ -246,7 +250,7 @@ class RecordStore:
 
     def run(self, run_id: str) -> Run:
         """The run whose id starts so; RecordError when there is none, or more than one."""
-        found = self._read(
+        found = self.query(
             f"SELECT {rows.RUN.select} FROM run WHERE substr(id, 1, ?) = ? LIMIT 2", (len(run_id), run_id)
         )
         if len(found) != 1 or not run_id:
@@ -256,12 +260,12 @@ class RecordStore:
 
     def runs(self) -> list[Run]:
         """All runs, oldest first."""
-        found = self._read(f"SELECT {rows.RUN.select} FROM run ORDER BY started, rowid")
+        found = self.query(f"SELECT {rows.RUN.select} FROM run ORDER BY started, rowid")
         return [self._decode(rows.RUN, rows.run_from, row) for row in found]
 
     def summaries(self) -> list[RunSummary]:
         """All runs with their totals, oldest first."""
-        found = self._read(
+        found = self.query(
             f"SELECT {rows.RUN.select}, coalesce(workload.name, run.workload), count(trial.idx),"
             " count(CASE WHEN trial.status <> 'ok' THEN 1 END),"
             " min(CASE WHEN trial.status = 'ok' AND NOT trial.is_reference THEN trial.value END),"
@@ -295,7 +299,7 @@ class RecordStore:
 
     def simulation(self, key: str) -> Simulation | None:
         """The stored simulation, reusable or not; None when unknown or damaged."""
-        found = self._read(f"SELECT {rows.SIMULATION.select} FROM simulation WHERE key = ?", (key,))
+        found = self.query(f"SELECT {rows.SIMULATION.select} FROM simulation WHERE key = ?", (key,))
         if not found:
             return None
         try:
@@ -328,7 +332,7 @@ class RecordStore:
         """Stored simulations in the order of storing."""
         sql = f"SELECT simulation.rowid, {rows.SIMULATION.select} FROM simulation"
         filters = {"status": status, "simulator": simulator, "machine_digest": machine_digest}
-        for row in self._scan(sql, "simulation.rowid", filters):
+        for row in self.scan(sql, "simulation.rowid", filters):
             yield self._decode(rows.SIMULATION, rows.simulation_from, row[1:])
 
     # Trials -----------------------------------------------------------------------------------
@@ -350,18 +354,23 @@ class RecordStore:
     def trials(self, run: str, *, status: Status | None = None) -> Iterator[Trial]:
         """The trials of a run by index, with their traces."""
         filters = {"trial.run": run, "trial.status": status}
-        for row in self._scan(_SELECT_TRIAL, "trial.idx", filters):
+        for row in self.scan(_SELECT_TRIAL, "trial.idx", filters):
             yield self._trial(row)
 
     def trial_briefs(self, run: str) -> Iterator[TrialBrief]:
         """The trials of a run by index, in brief: what resume has to read."""
         sql = "SELECT idx, candidate, status, value, simulation, is_reference FROM trial"
-        for index, candidate, status, value, simulation, is_reference in self._scan(sql, "idx", {"run": run}):
-            yield TrialBrief(index, candidate, status, _number(value), simulation, bool(is_reference))
+        for index, candidate, status, value, simulation, is_reference in self.scan(sql, "idx", {"run": run}):
+            try:
+                yield TrialBrief(
+                    index, candidate, Status(status), _number(value), simulation, bool(is_reference)
+                )
+            except ValueError:
+                raise self._damaged(f"trial {run}:{index}") from None
 
     def trial(self, run: str, index: int) -> Trial | None:
         """One trial, or None."""
-        found = self._read(f"{_SELECT_TRIAL} WHERE trial.run = ? AND trial.idx = ?", (run, index))
+        found = self.query(f"{_SELECT_TRIAL} WHERE trial.run = ? AND trial.idx = ?", (run, index))
         return self._trial(found[0]) if found else None
 
     def best_trial(
@@ -388,9 +397,9 @@ class RecordStore:
             "run.machine_digest": machine_digest,
             "trial.is_reference": None if reference is None else int(reference),
         }
-        used = {column: value for column, value in filters.items() if value is not None}
+        used = {column: value for column, value in (filters or {}).items() if value is not None}
         where = "".join(f" AND {column} = ?" for column in used)
-        found = self._read(
+        found = self.query(
             f"{_SELECT_TRIAL} JOIN run ON run.id = trial.run WHERE trial.status = 'ok'"
             f" AND typeof(trial.{by}) = 'real' AND abs(trial.{by}) < 9e999{where}"
             f" ORDER BY trial.{by}, trial.rowid LIMIT 1",
@@ -401,9 +410,12 @@ class RecordStore:
     def status_counts(self, run: str | None = None) -> dict[Status, int]:
         """How many trials ended how, in one run or in all."""
         where = "" if run is None else " WHERE run = ?"
-        found = self._read(
+        found = self.query(
             f"SELECT status, count(*) FROM trial{where} GROUP BY status", () if run is None else (run,)
         )
+        known = frozenset(Status)
+        if any(status not in known for status, _ in found):
+            raise self._damaged("the status of a trial")
         return {Status(status): number for status, number in found}
 
     # Measurements -----------------------------------------------------------------------------
@@ -411,14 +423,14 @@ class RecordStore:
     def put_measurement(self, measurement: Measurement) -> None:
         """Commits the native times of a stored simulation."""
         with self._writing() as connection:
-            connection.execute(rows.MEASUREMENT.insert, rows.measurement_row(measurement))
+            connection.execute(rows.MEASUREMENT.replace, rows.measurement_row(measurement))
 
     def measurements(
         self, simulation: str | None = None, *, target: str | None = None
     ) -> Iterator[Measurement]:
         """Native times in the order of storing."""
         sql = f"SELECT measurement.rowid, {rows.MEASUREMENT.select} FROM measurement"
-        for row in self._scan(sql, "measurement.rowid", {"simulation": simulation, "target": target}):
+        for row in self.scan(sql, "measurement.rowid", {"simulation": simulation, "target": target}):
             yield self._decode(rows.MEASUREMENT, rows.measurement_from, row[1:])
 
     def size(self) -> int:
@@ -432,6 +444,13 @@ class RecordStore:
 _SELECT_TRIAL = (
     f"SELECT trial.idx, trace.json, {rows.TRIAL.select} FROM trial LEFT JOIN trace ON trace.id = trial.trace"
 )
+
+
+def open_existing(path: str | os.PathLike[str]) -> RecordStore:
+    """Opens a store to read it: never creates one, and brings an old one up to date if it may."""
+    file = Path(path)
+    writable = os.access(file, os.W_OK) and os.access(file.parent, os.W_OK | os.X_OK)
+    return RecordStore(file, create=False, readonly=file.exists() and not writable)
 
 
 def _number(value: Any) -> float | None:
