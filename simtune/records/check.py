@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from simtune.counters import SCHEMA_VERSION
 from simtune.errors import RecordError
 from simtune.jobs import Status
-from simtune.records import rows
+from simtune.records import rows, tables
 from simtune.records.model import Simulation
 from simtune.records.store import RecordStore, open_existing
 
@@ -56,7 +56,7 @@ def check(path: str | os.PathLike[str]) -> list[Finding]:
 
 def _findings(store: RecordStore) -> Iterator[Finding]:
     yield from _structure(store)
-    for table in rows.TABLES:
+    for table in tables.TABLES:
         try:
             yield from _rows(store, table)
         except RecordError as error:
@@ -78,7 +78,7 @@ def _structure(store: RecordStore) -> Iterator[Finding]:
             yield Finding("", "", message, _SALVAGE)
 
 
-def _rows(store: RecordStore, table: rows.Table) -> Iterator[Finding]:
+def _rows(store: RecordStore, table: tables.Table) -> Iterator[Finding]:
     # NOT INDEXED: a damaged index must not hide rows of a sound table.
     sql = f"SELECT rowid, {table.select} FROM {table.name} NOT INDEXED"
     for numbered in store.scan(sql, "rowid"):
@@ -89,7 +89,7 @@ def _rows(store: RecordStore, table: rows.Table) -> Iterator[Finding]:
                 table.name,
                 name,
                 "its checksum does not fit its content",
-                _RERUN if table is rows.SIMULATION else _SALVAGE,
+                _RERUN if table is tables.SIMULATION else _SALVAGE,
             )
             continue
         try:
@@ -126,7 +126,7 @@ def _simulation_problems(simulation: Simulation, name: str) -> Iterator[tuple[st
 def _dangling(
     store: RecordStore, table: str, column: str, other: str, key: str, advice: str
 ) -> Iterator[Finding]:
-    owner = next(candidate for candidate in rows.TABLES if candidate.name == table)
+    owner = next(candidate for candidate in tables.TABLES if candidate.name == table)
     found = store.query(
         f"SELECT {owner.select} FROM {table} WHERE {column} IS NOT NULL"
         f" AND NOT EXISTS (SELECT 1 FROM {other} WHERE {other}.{key} = {table}.{column})"

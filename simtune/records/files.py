@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,16 +20,13 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         RecordError: it cannot be written; `path` is then as it was.
     """
-    temporary = ""
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(6)}")
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        temporary = ""
+        temporary.replace(path)
         # The rename itself is on the disk only after its folder is.
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -42,11 +39,4 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             "choose another place with -o, or free some space",
         ) from error
     finally:
-        if temporary:
-            os.unlink(temporary)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        temporary.unlink(missing_ok=True)

@@ -1,16 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of the tables: values to columns and back, and the checksum of a row."""
+"""Values to sealed rows of the tables, and back."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from simtune.counters import Counters
@@ -27,122 +23,10 @@ from simtune.records.model import (
     content_hash,
     plain,
 )
-
-Value = str | int | float | bytes | None
-Row = tuple[Value, ...]
+from simtune.records.tables import MEASUREMENT, RUN, SIMULATION, TRACE, TRIAL, WORKLOAD, Row
 
 #: A tail longer than this is cut on the left: the end of an error message is what tells.
 ERROR_BYTES = 16 << 10
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table: its columns but the checksum, and which of them name a row."""
-
-    name: str
-    columns: tuple[str, ...]
-    key: tuple[str, ...]
-
-    @property
-    def select(self) -> str:
-        return ", ".join(f"{self.name}.{column}" for column in (*self.columns, "checksum"))
-
-    @property
-    def insert(self) -> str:
-        """Plain INSERT of a sealed row; callers add their conflict clause."""
-        names = ", ".join((*self.columns, "checksum"))
-        return f"INSERT INTO {self.name} ({names}) VALUES ({', '.join('?' * (len(self.columns) + 1))})"
-
-    @property
-    def replace(self) -> str:
-        """INSERT that takes the place of a row with the same key."""
-        fields = (*(column for column in self.columns if column not in self.key), "checksum")
-        update = ", ".join(f"{column} = excluded.{column}" for column in fields)
-        return f"{self.insert} ON CONFLICT ({', '.join(self.key)}) DO UPDATE SET {update}"
-
-    def checksum(self, values: Sequence[Value]) -> bytes:
-        """8 bytes over the table's name and every column that is not NULL.
-
-        Equal numbers count as equal, since SQLite keeps a whole REAL as an integer on the disk.
-        """
-        parts = [self.name.encode()]
-        for tag, value in zip(self._tags, values, strict=True):
-            if value is None:
-                continue
-            if isinstance(value, str):
-                data = b"s" + value.encode("utf-8", "surrogatepass")
-            elif isinstance(value, bytes):
-                data = b"b" + value
-            elif isinstance(value, float) and not value.is_integer():
-                data = b"f" + struct.pack("<d", value)
-            else:
-                data = b"i%d" % value
-            parts.append(b"%s%d:" % (tag, len(data)))
-            parts.append(data)
-        return hashlib.blake2b(b"".join(parts), digest_size=8).digest()
-
-    @cached_property
-    def _tags(self) -> tuple[bytes, ...]:
-        return tuple(column.encode() + b"=" for column in self.columns)
-
-    def seal(self, values: Row) -> Row:
-        return (*values, self.checksum(values))
-
-    def intact(self, row: Sequence[Any]) -> bool:
-        """Whether a sealed row is what was written."""
-        return len(row) == len(self.columns) + 1 and row[-1] == self.checksum(row[:-1])
-
-    def from_record(self, record: Sequence[Any]) -> tuple[Any, ...]:
-        """A sealed row from a row as it is on the disk, where the checksum is the first column.
-
-        Columns that a later schema added are missing at the end of an old row, and NULL.
-        """
-        missing = len(self.columns) + 1 - len(record)
-        return (*record[1:], *(None,) * missing, record[0])
-
-    def name_of(self, row: Sequence[Value]) -> str:
-        """The row's key for a message, such as ``3f2a…:17``."""
-        return ":".join(str(row[self.columns.index(column)]) for column in self.key)
-
-
-def _columns(names: str) -> tuple[str, ...]:
-    return tuple(names.split())
-
-
-WORKLOAD = Table("workload", ("id", "name", "arguments", "tvm_json"), ("id",))
-RUN = Table(
-    "run",
-    _columns(
-        "id workload machine machine_digest target config config_digest versions started finished state"
-    ),
-    ("id",),
-)
-SIMULATION = Table(
-    "simulation",
-    _columns(
-        "key object_sha256 simulator simulator_version machine_digest arguments seed count_options"
-        " schema_version status stage instruction_limit wall_s cpu_s peak_rss created counters"
-        " counters_simulator replacement counters_version output error command blocks"
-    ),
-    ("key",),
-)
-TRACE = Table("trace", ("id", "json"), ("id",))
-TRIAL = Table(
-    "trial",
-    _columns(
-        "run idx candidate status value simulation is_reference trace predicted_s measured_s"
-        " build_s link_s simulate_s created stage error command"
-    ),
-    ("run", "idx"),
-)
-MEASUREMENT = Table(
-    "measurement",
-    _columns("simulation target seconds median spread conditions created"),
-    ("simulation", "target", "created"),
-)
-
-#: In the order in which rows may refer to one another.
-TABLES: tuple[Table, ...] = (WORKLOAD, RUN, SIMULATION, TRACE, TRIAL, MEASUREMENT)
 
 
 def _real(value: float) -> float | str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from simtune.errors import RecordError
-from simtune.records import rows
+from simtune.records import tables
 from simtune.records.database import TOLERANT_TEXT, connect, translated
 
 _BATCH = 1000
@@ -57,14 +57,9 @@ def salvage(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> Salvag
         with translated(str(target)), closing(_new_store(fresh)) as store:
             sound = _by_sqlite(copies[0], store, report)
             if not sound:
-                pages = Pages(copies[1], copies[2])
-                _save(
-                    store,
-                    report,
-                    rows_in_pages(pages),
-                    lambda table: f"{table.insert} ON CONFLICT DO NOTHING",
-                )
-            for table in rows.TABLES:
+                raw = rows_in_pages(Pages(copies[1], copies[2]))
+                _save(store, raw, lambda table: f"{table.insert} ON CONFLICT DO NOTHING")
+            for table in tables.TABLES:
                 found = store.execute(f"SELECT count(*) FROM {table.name}").fetchone()
                 report.saved[table.name] = found[0]
         fresh.rename(target)
@@ -104,9 +99,9 @@ def _by_sqlite(path: Path, store: sqlite3.Connection, report: SalvageReport) -> 
             # Lets SQLite open a file that is shorter than its header says.
             damaged.execute("PRAGMA writable_schema = ON")
         except sqlite3.DatabaseError:
-            report.unreadable = [table.name for table in rows.TABLES]
+            report.unreadable = [table.name for table in tables.TABLES]
             return False
-        for table in rows.TABLES:
+        for table in tables.TABLES:
             records = _until_error(damaged, table, report)
             _save(store, ((table, record) for record in records), lambda table: table.replace)
         # A broken tree can also hide rows without an error.
@@ -118,7 +113,7 @@ def _by_sqlite(path: Path, store: sqlite3.Connection, report: SalvageReport) -> 
 
 
 def _until_error(
-    connection: sqlite3.Connection, table: rows.Table, report: SalvageReport
+    connection: sqlite3.Connection, table: tables.Table, report: SalvageReport
 ) -> Iterator[tuple[Any, ...]]:
     try:
         names = [row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")]
@@ -137,8 +132,8 @@ def _until_error(
 
 def _save(
     store: sqlite3.Connection,
-    found: Iterable[tuple[rows.Table, tuple[Any, ...]]],
-    statement: Callable[[rows.Table], str],
+    found: Iterable[tuple[tables.Table, tuple[Any, ...]]],
+    statement: Callable[[tables.Table], str],
 ) -> None:
     store.execute("BEGIN")
     for number, (table, row) in enumerate(found, 1):
@@ -185,7 +180,7 @@ class Pages:
 _SIZES = tuple(1 << bits for bits in range(9, 16))
 
 
-def rows_in_pages(pages: Pages) -> Iterator[tuple[rows.Table, tuple[Any, ...]]]:
+def rows_in_pages(pages: Pages) -> Iterator[tuple[tables.Table, tuple[Any, ...]]]:
     """Every intact sealed row in the leaves of any table."""
     for number in pages.numbers():
         page = pages[number]
@@ -202,10 +197,10 @@ def rows_in_pages(pages: Pages) -> Iterator[tuple[rows.Table, tuple[Any, ...]]]:
             yield from _belongs(record)
 
 
-def _belongs(record: tuple[Any, ...]) -> Iterator[tuple[rows.Table, tuple[Any, ...]]]:
+def _belongs(record: tuple[Any, ...]) -> Iterator[tuple[tables.Table, tuple[Any, ...]]]:
     if not record or not isinstance(record[0], bytes) or len(record[0]) != 8:
         return
-    for table in rows.TABLES:
+    for table in tables.TABLES:
         row = table.from_record(record)
         if table.intact(row):
             yield table, row

@@ -11,20 +11,16 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from simtune.errors import RecordError
 from simtune.jobs import Outcome, Status
-from simtune.records import rows
-from simtune.records.database import MEMORY, connect, translated
+from simtune.records import rows, tables
+from simtune.records.database import MEMORY
 from simtune.records.model import (
     Conditions,
     Measurement,
@@ -36,22 +32,22 @@ from simtune.records.model import (
     TrialBrief,
     Workload,
 )
-
-T = TypeVar("T")
+from simtune.records.session import Session
 
 _log = logging.getLogger(__name__)
 
-# A definite outcome is never displaced by a lesser one: an infrastructure failure or a timeout
-# of another process must not hide a result. Equals displace each other, which heals damage.
-_RANK = "CASE {}.status WHEN 'infrastructure' THEN 0 WHEN 'timeout' THEN 1 ELSE 2 END"
+# A definite outcome is never displaced by a lesser one: an infrastructure failure of another
+# process must not hide a result, nor a timeout one that came later. Equals displace each other,
+# which heals damage.
+_RANK = """CASE {0}.status WHEN 'infrastructure' THEN -1
+    WHEN 'timeout' THEN coalesce({0}.instruction_limit, 1 << 62) ELSE (1 << 62) + 1 END"""
 _PUT_SIMULATION = (
-    f"{rows.SIMULATION.replace} WHERE {_RANK.format('excluded')} >= {_RANK.format('simulation')}"
+    f"{tables.SIMULATION.replace} WHERE {_RANK.format('excluded')} >= {_RANK.format('simulation')}"
 )
-_PUT_TRACE = f"{rows.TRACE.insert} ON CONFLICT (id) DO NOTHING"
-_CHUNK = 2000
+_PUT_TRACE = f"{tables.TRACE.insert} ON CONFLICT (id) DO NOTHING"
 
 
-class RecordStore:
+class RecordStore(Session):
     """An open record store.
 
     Args:
@@ -74,131 +70,24 @@ class RecordStore:
         >>> store.close()
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        create: bool = True,
-        readonly: bool = False,
-        timeout: float = 30.0,
-    ) -> None:
-        self.path = os.fspath(path)
-        self._lock = threading.RLock()
-        self._depth = 0
-        self._process = os.getpid()
-        self._connection: sqlite3.Connection | None = connect(
-            self.path, create=create, readonly=readonly, timeout=timeout
-        )
-
-    def __enter__(self) -> RecordStore:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the file; may be called more than once."""
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
-
-    # Transactions ---------------------------------------------------------------------------
-
-    @contextmanager
-    def batch(self) -> Iterator[None]:
-        """Everything written inside is one transaction: all of it is stored, or nothing.
-
-        Other threads wait for its end, so keep it short and never simulate inside.
-        """
-        with self._writing():
-            yield
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, translated(self.path):
-            connection = self._open()
-            if self._depth == 0:
-                connection.execute("BEGIN IMMEDIATE")
-            self._depth += 1
-            try:
-                yield connection
-                if self._depth == 1:
-                    connection.execute("COMMIT")
-            except BaseException:
-                # Some errors, a full disk among them, have ended the transaction already.
-                if self._depth == 1 and connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-            finally:
-                self._depth -= 1
-
-    def _open(self) -> sqlite3.Connection:
-        if self._connection is None:
-            raise RecordError(f"{self.path} is closed", "open the store again")
-        if os.getpid() != self._process:
-            raise RecordError(
-                f"{self.path} was opened before a fork", "open the store anew in the child process"
-            )
-        return self._connection
-
-    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        """All rows of a SELECT, for reports that no method here gives; see `migrations` for the tables."""
-        with self._lock, translated(self.path):
-            return self._open().execute(sql, parameters).fetchall()
-
-    def scan(self, sql: str, key: str, filters: Mapping[str, Any] | None = None) -> Iterator[Any]:
-        """Rows of a SELECT in the order of the integer `key`, which must be its first column.
-
-        Reads in chunks that continue after the last key, so that no read transaction stays open:
-        one would keep the WAL from being checkpointed, and see changes of its own thread or not.
-        """
-        used = {column: value for column, value in (filters or {}).items() if value is not None}
-        where = "".join(f" AND {column} = ?" for column in used)
-        query = f"{sql} WHERE {key} > ?{where} ORDER BY {key} LIMIT {_CHUNK}"
-        after = -(1 << 63)
-        while True:
-            chunk = self.query(query, (after, *used.values()))
-            yield from chunk
-            if len(chunk) < _CHUNK:
-                return
-            after = chunk[-1][0]
-
-    def _decode(self, table: rows.Table, decode: Callable[[Any], T], row: Any) -> T:
-        """The value of a sealed row; a damaged one is never taken for a result."""
-        try:
-            if table.intact(row):
-                return decode(row)
-        except rows.DECODE_ERRORS as error:
-            _log.debug("%s: %r", self.path, error)
-        raise self._damaged(f"{table.name} {table.name_of(row)}")
-
-    def _damaged(self, what: str) -> RecordError:
-        return RecordError(
-            f"{self.path}: {what} is damaged",
-            f"see what else is: simtune records check --records {self.path}; then: simtune records salvage",
-        )
-
     def _trial(self, row: Any) -> Trial:
-        return self._decode(rows.TRIAL, lambda sealed: rows.trial_from(sealed, row[1]), row[2:])
+        return self.decode(tables.TRIAL, lambda sealed: rows.trial_from(sealed, row[1]), row[2:])
 
     # Workloads and runs -----------------------------------------------------------------------
 
     def put_workload(self, workload: Workload) -> str:
         """Stores a workload and returns its id; the same content is stored once."""
         row = rows.workload_row(workload)
-        with self._writing() as connection:
-            connection.execute(f"{rows.WORKLOAD.insert} ON CONFLICT (id) DO NOTHING", row)
+        with self.writing() as connection:
+            connection.execute(f"{tables.WORKLOAD.insert} ON CONFLICT (id) DO NOTHING", row)
         return str(row[0])
 
     def workload(self, workload_id: str) -> Workload:
         """The workload with this id; RecordError when there is none."""
-        found = self.query(f"SELECT {rows.WORKLOAD.select} FROM workload WHERE id = ?", (workload_id,))
+        found = self.query(f"SELECT {tables.WORKLOAD.select} FROM workload WHERE id = ?", (workload_id,))
         if not found:
             raise RecordError(f"{self.path} has no workload '{workload_id}'", "see: simtune records list")
-        return self._decode(rows.WORKLOAD, rows.workload_from, found[0])
+        return self.decode(tables.WORKLOAD, rows.workload_from, found[0])
 
     def start_run(
         self,
@@ -219,8 +108,8 @@ class RecordStore:
 
     def put_run(self, run: Run) -> None:
         """Stores a run as it is, in the place of one with the same id."""
-        with self._writing() as connection:
-            connection.execute(rows.RUN.replace, rows.run_row(run))
+        with self.writing() as connection:
+            connection.execute(tables.RUN.replace, rows.run_row(run))
 
     def finish_run(self, run_id: str, state: RunState = RunState.FINISHED) -> Run:
         """Notes how a run ended, and when."""
@@ -242,31 +131,31 @@ class RecordStore:
         See `simtune.records.config_digest`.
         """
         found = self.query(
-            f"SELECT {rows.RUN.select} FROM run WHERE workload = ? AND machine_digest = ?"
+            f"SELECT {tables.RUN.select} FROM run WHERE workload = ? AND machine_digest = ?"
             " AND config_digest = ? ORDER BY started DESC LIMIT 1",
             (workload, machine_digest, config_digest),
         )
-        return self._decode(rows.RUN, rows.run_from, found[0]) if found else None
+        return self.decode(tables.RUN, rows.run_from, found[0]) if found else None
 
     def run(self, run_id: str) -> Run:
         """The run whose id starts so; RecordError when there is none, or more than one."""
         found = self.query(
-            f"SELECT {rows.RUN.select} FROM run WHERE substr(id, 1, ?) = ? LIMIT 2", (len(run_id), run_id)
+            f"SELECT {tables.RUN.select} FROM run WHERE substr(id, 1, ?) = ? LIMIT 2", (len(run_id), run_id)
         )
         if len(found) != 1 or not run_id:
             problem = "more than one run" if found else "no run"
             raise RecordError(f"{self.path} has {problem} '{run_id}'", "see: simtune records list")
-        return self._decode(rows.RUN, rows.run_from, found[0])
+        return self.decode(tables.RUN, rows.run_from, found[0])
 
     def runs(self) -> list[Run]:
         """All runs, oldest first."""
-        found = self.query(f"SELECT {rows.RUN.select} FROM run ORDER BY started, rowid")
-        return [self._decode(rows.RUN, rows.run_from, row) for row in found]
+        found = self.query(f"SELECT {tables.RUN.select} FROM run ORDER BY started, rowid")
+        return [self.decode(tables.RUN, rows.run_from, row) for row in found]
 
     def summaries(self) -> list[RunSummary]:
         """All runs with their totals, oldest first."""
         found = self.query(
-            f"SELECT {rows.RUN.select}, coalesce(workload.name, run.workload), count(trial.idx),"
+            f"SELECT {tables.RUN.select}, coalesce(workload.name, run.workload), count(trial.idx),"
             " count(CASE WHEN trial.status <> 'ok' THEN 1 END),"
             " min(CASE WHEN trial.status = 'ok' AND NOT trial.is_reference THEN trial.value END),"
             " min(CASE WHEN trial.status = 'ok' AND trial.is_reference THEN trial.value END)"
@@ -276,7 +165,7 @@ class RecordStore:
         )
         return [
             RunSummary(
-                self._decode(rows.RUN, rows.run_from, row[:-5]),
+                self.decode(tables.RUN, rows.run_from, row[:-5]),
                 workload=row[-5],
                 trials=row[-4],
                 failures=row[-3],
@@ -299,11 +188,11 @@ class RecordStore:
 
     def simulation(self, key: str) -> Simulation | None:
         """The stored simulation, reusable or not; None when unknown or damaged."""
-        found = self.query(f"SELECT {rows.SIMULATION.select} FROM simulation WHERE key = ?", (key,))
+        found = self.query(f"SELECT {tables.SIMULATION.select} FROM simulation WHERE key = ?", (key,))
         if not found:
             return None
         try:
-            return self._decode(rows.SIMULATION, rows.simulation_from, found[0])
+            return self.decode(tables.SIMULATION, rows.simulation_from, found[0])
         except RecordError:
             _log.warning("%s: simulation %s is damaged and will run again", self.path, key)
             return None
@@ -319,7 +208,7 @@ class RecordStore:
     def put_simulations(self, simulations: Iterable[Simulation]) -> None:
         """Commits many outcomes at once."""
         encoded = [rows.simulation_row(simulation) for simulation in simulations]
-        with self._writing() as connection:
+        with self.writing() as connection:
             connection.executemany(_PUT_SIMULATION, encoded)
 
     def simulations(
@@ -330,10 +219,10 @@ class RecordStore:
         machine_digest: str | None = None,
     ) -> Iterator[Simulation]:
         """Stored simulations in the order of storing."""
-        sql = f"SELECT simulation.rowid, {rows.SIMULATION.select} FROM simulation"
+        sql = f"SELECT simulation.rowid, {tables.SIMULATION.select} FROM simulation"
         filters = {"status": status, "simulator": simulator, "machine_digest": machine_digest}
         for row in self.scan(sql, "simulation.rowid", filters):
-            yield self._decode(rows.SIMULATION, rows.simulation_from, row[1:])
+            yield self.decode(tables.SIMULATION, rows.simulation_from, row[1:])
 
     # Trials -----------------------------------------------------------------------------------
 
@@ -347,9 +236,9 @@ class RecordStore:
         for trial in trials:
             trace = rows.trace_row(trial.trace_json) if trial.trace_json else None
             encoded.append((trace, rows.trial_row(trial, str(trace[0]) if trace else None)))
-        with self._writing() as connection:
+        with self.writing() as connection:
             connection.executemany(_PUT_TRACE, [trace for trace, _ in encoded if trace])
-            connection.executemany(rows.TRIAL.replace, [row for _, row in encoded])
+            connection.executemany(tables.TRIAL.replace, [row for _, row in encoded])
 
     def trials(self, run: str, *, status: Status | None = None) -> Iterator[Trial]:
         """The trials of a run by index, with their traces."""
@@ -366,7 +255,7 @@ class RecordStore:
                     index, candidate, Status(status), _number(value), simulation, bool(is_reference)
                 )
             except ValueError:
-                raise self._damaged(f"trial {run}:{index}") from None
+                raise self.damaged(f"trial {run}:{index}") from None
 
     def trial(self, run: str, index: int) -> Trial | None:
         """One trial, or None."""
@@ -415,23 +304,23 @@ class RecordStore:
         )
         known = frozenset(Status)
         if any(status not in known for status, _ in found):
-            raise self._damaged("the status of a trial")
+            raise self.damaged("the status of a trial")
         return {Status(status): number for status, number in found}
 
     # Measurements -----------------------------------------------------------------------------
 
     def put_measurement(self, measurement: Measurement) -> None:
         """Commits the native times of a stored simulation."""
-        with self._writing() as connection:
-            connection.execute(rows.MEASUREMENT.replace, rows.measurement_row(measurement))
+        with self.writing() as connection:
+            connection.execute(tables.MEASUREMENT.replace, rows.measurement_row(measurement))
 
     def measurements(
         self, simulation: str | None = None, *, target: str | None = None
     ) -> Iterator[Measurement]:
         """Native times in the order of storing."""
-        sql = f"SELECT measurement.rowid, {rows.MEASUREMENT.select} FROM measurement"
+        sql = f"SELECT measurement.rowid, {tables.MEASUREMENT.select} FROM measurement"
         for row in self.scan(sql, "measurement.rowid", {"simulation": simulation, "target": target}):
-            yield self._decode(rows.MEASUREMENT, rows.measurement_from, row[1:])
+            yield self.decode(tables.MEASUREMENT, rows.measurement_from, row[1:])
 
     def size(self) -> int:
         """Bytes on the disk, the write-ahead log included."""
@@ -442,7 +331,8 @@ class RecordStore:
 
 
 _SELECT_TRIAL = (
-    f"SELECT trial.idx, trace.json, {rows.TRIAL.select} FROM trial LEFT JOIN trace ON trace.id = trial.trace"
+    f"SELECT trial.idx, trace.json, {tables.TRIAL.select}"
+    " FROM trial LEFT JOIN trace ON trace.id = trial.trace"
 )
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from simtune.errors import RecordError
 from simtune.records.files import whole_file
 from simtune.records.model import Run, Trial
 from simtune.records.store import RecordStore
@@ -60,7 +61,10 @@ def export_tvm(
             model, but look like very slow results to anything else, so they are left out by default.
     """
     report = TvmExport()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecordError(f"cannot make {folder}: {error.strerror}", "choose another place with -o") from None
     lines: dict[str, int] = {}
     with whole_file(folder / WORKLOAD_FILE) as workloads, whole_file(folder / RECORD_FILE) as records:
         for run in store.runs() if runs is None else runs:
