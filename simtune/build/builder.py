@@ -16,6 +16,7 @@ from simtune import tvm_setup
 from simtune.build.artifact import write_side_file
 from simtune.build.pool import BuildPool, BuildReply, BuildRequest
 from simtune.execution.capacity import usable_cores
+from simtune.execution.scratch import scratch_folder
 
 ms = tvm_setup.load()
 
@@ -43,7 +44,7 @@ class Builder(ms.builder.PyBuilder):  # type: ignore[misc]
         self.workers = workers or usable_cores()
         self.wall_s = 0.0
         self.pool = BuildPool(self.workers, timeout_s, memory_bytes)
-        self.folder = Path(tempfile.mkdtemp(prefix="simtune-build-"))
+        self.folder = scratch_folder("build")
         # Not __del__: TVM may hold the object beyond the interpreter's life.
         atexit.register(_close, weakref.ref(self))
 

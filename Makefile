@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+# make demo   sets everything up and tunes a convolution for a RISC-V core through QEMU
+# make test   sets everything up and runs the tests
+# make lint   style and types
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint setup clean
+
+demo: setup
+	$(BIN)/simtune tune resnet18.conv4_ds --machine sifive-u74 --trials 64 --records demo/records.db --work-dir demo
+	@echo "report: demo/report.html"
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+setup: $(READY)
+
+$(READY): scripts/setup.sh requirements.lock pyproject.toml setup.py
+	scripts/setup.sh $(VENV)
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info simtune/_native

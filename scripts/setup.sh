@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Sets up all that simtune needs on Debian or Ubuntu: system packages, a virtual environment with
+# pinned wheels, and the native parts. Usage: scripts/setup.sh VENV
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv=${1:-.venv}
+python=${PYTHON:-python3}
+
+# Simulator, cross linkers (a static C library each), the native compiler, and what the tests use.
+packages=(qemu-user gcc libc6-dev gcc-riscv64-linux-gnu libc6-dev-riscv64-cross
+          gcc-aarch64-linux-gnu libc6-dev-arm64-cross valgrind)
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "simtune needs Python 3.11 or newer; set PYTHON to one" >&2
+    exit 1
+}
+"$python" -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
+
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    install=(apt-get install -y --no-install-recommends "${missing[@]}")
+    if [ "$(id -u)" = 0 ]; then
+        as_root=()
+    elif sudo -n true 2>/dev/null; then
+        as_root=(sudo)
+    else
+        echo "these packages are missing, and only root may install them. Run:" >&2
+        echo "  sudo apt-get update && sudo ${install[*]}" >&2
+        exit 1
+    fi
+    echo "installing ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    "${as_root[@]}" apt-get update -q >/dev/null
+    "${as_root[@]}" "${install[@]}" >/dev/null
+fi
+
+[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+"$venv/bin/python" -m pip install -q --disable-pip-version-check -r requirements.lock
+"$venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps -e .
+"$venv/bin/simtune" doctor

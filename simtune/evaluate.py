@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One built candidate's way from object to value: link, simulate, check, store, predict.
+
+Knows the rooms by their value types only, and nothing of TVM: the MetaSchedule runner, `simtune
+simulate` and batch use all go through here.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from simtune.build.artifact import Artifact, load, side_file
+from simtune.build.image import Plan, Tensor
+from simtune.build.link import linker
+from simtune.counters import Counters
+from simtune.errors import ConfigurationError, InputFileError
+from simtune.execution.base import Executor
+from simtune.execution.local import LocalExecutor
+from simtune.execution.scratch import scratch_folder
+from simtune.jobs import Limits, Outcome, SimJob, Status
+from simtune.machines.model import Machine
+from simtune.predictors.base import Predictor
+from simtune.predictors.objective import Objective
+from simtune.records.model import Conditions, Simulation
+from simtune.records.store import RecordStore
+from simtune.simulators.base import Simulator
+
+#: Failed candidates that are kept for reproduction, newest wins.
+KEEP_FAILED = 50
+
+
+class Expected(Protocol):
+    """What an output is checked against; see `simtune.build.reference.Expectation`."""
+
+    path: Path
+
+    def arguments(self) -> tuple[str, ...]: ...
+
+    def conditions(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One built candidate.
+
+    Attributes:
+        path: object or TVM tar.
+        signature: tensors in argument order, for artifacts without side file.
+        expected: what the output is compared with; None runs unchecked.
+        expected_constant: the same for constant inputs, for candidates that may work on operands
+            which they take for re-packed.
+        constant: run on constant inputs in any case.
+    """
+
+    path: Path
+    signature: tuple[Tensor, ...] = ()
+    expected: Expected | None = None
+    expected_constant: Expected | None = None
+    constant: bool = False
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What became of a candidate.
+
+    Attributes:
+        value: the objective, lower is better; None unless `status` is ok.
+        predicted_s: predicted run time, whatever the objective is.
+        key: under which the simulation is stored; empty when it never ran.
+        cached: the outcome came from the store.
+        build_s, link_s, simulate_s: wall seconds per stage.
+    """
+
+    status: Status
+    stage: str = ""
+    error: str = ""
+    command: str = ""
+    value: float | None = None
+    predicted_s: float | None = None
+    key: str = ""
+    outcome: Outcome | None = None
+    cached: bool = False
+    build_s: float = 0.0
+    link_s: float = 0.0
+    simulate_s: float = 0.0
+    digest: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.status is Status.OK
+
+
+@dataclass
+class _CutOff:
+    """Instruction limit for stragglers: `factor` times the best run of the same kernel so far."""
+
+    factor: float | None
+    best: dict[str, int] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def limit(self, kernel: str, configured: int | None) -> int | None:
+        with self.lock:
+            best = self.best.get(kernel)
+        if self.factor is None or best is None:
+            return configured
+        cut = int(self.factor * best)
+        return cut if configured is None else min(cut, configured)
+
+    def note(self, kernel: str, counters: Counters | None) -> None:
+        if counters is not None and "instructions" in counters:
+            with self.lock:
+                self.best[kernel] = min(self.best.get(kernel, 1 << 62), int(counters["instructions"]))
+
+
+class Evaluator:
+    """Evaluates candidates for one machine, many at once.
+
+    Args:
+        machine, simulator, predictor, objective: what to run and how to value it.
+        store: finished simulations are committed here before they are used, and reused.
+        executor: where jobs run; a `LocalExecutor` over all usable cores by default.
+        limits: bounds on each simulation.
+        count: optional models, see `SimJob.count`.
+        seed: seed of the kernels' inputs.
+        warmup: calls of the kernel before the one that counts.
+        straggler_factor: a candidate is cut off after this many times the instructions of the best
+            one of its kernel; None never cuts.
+        keep_failed: folder for the objects of failed candidates, None keeps none.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        simulator: Simulator,
+        predictor: Predictor,
+        objective: Objective,
+        store: RecordStore,
+        *,
+        executor: Executor | None = None,
+        jobs: int | None = None,
+        limits: Limits | None = None,
+        count: Sequence[str] = (),
+        seed: int = 0,
+        warmup: int = 0,
+        straggler_factor: float | None = 10.0,
+        keep_failed: Path | None = None,
+    ) -> None:
+        if straggler_factor is not None and straggler_factor <= 1:
+            raise ConfigurationError(f"straggler_factor is {straggler_factor}", "give a factor above 1, or None")
+        capability = simulator.probe(machine)
+        if not capability.available:
+            raise ConfigurationError(f"simulator {simulator.name} cannot run {machine.name}: {capability.reason}",
+                                     capability.fix or "run 'simtune doctor'")
+        self.machine, self.simulator, self.predictor, self.objective = machine, simulator, predictor, objective
+        self.store = store
+        self.version = capability.version
+        self.limits = limits or Limits()
+        self.count = tuple(count)
+        self.seed, self.warmup = seed, warmup
+        self.keep_failed = keep_failed
+        self.executor = executor or LocalExecutor(jobs)
+        self.scratch = scratch_folder("jobs")
+        self._digest = machine.digest()
+        self._cut = _CutOff(straggler_factor)
+        linker(machine.isa.name)  # compiles the harness now, not inside the first timed job
+
+    def submit(self, candidate: Candidate) -> Future[Evaluation]:
+        """Queues one candidate. The future never raises for a bad candidate."""
+        return self.executor.submit(lambda cancel: self.evaluate(candidate, cancel))
+
+    def evaluate(self, candidate: Candidate, cancel: threading.Event | None = None) -> Evaluation:
+        """Evaluates one candidate in the calling thread."""
+        with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
+            start = time.perf_counter()
+            try:
+                artifact = load(candidate.path, Path(folder))
+                if artifact.isa != self.machine.isa.name:
+                    raise InputFileError(f"{candidate.path.name} is for {artifact.isa}, "
+                                         f"{self.machine.name} is {self.machine.isa.name}",
+                                         f"build it for target {dict(self.machine.target)}")
+                plan = artifact.plan(candidate.signature)
+            except InputFileError as error:
+                return Evaluation(Status.INVALID, "link", str(error), link_s=time.perf_counter() - start)
+            evaluation = self._run(candidate, artifact, plan, Path(folder), cancel)
+            return replace(evaluation, build_s=float(artifact.info.get("build_s", 0.0)), digest=artifact.digest)
+
+    def _run(self, candidate: Candidate, artifact: Artifact, plan: Plan, folder: Path,
+             cancel: threading.Event | None) -> Evaluation:
+        prepacked = candidate.constant or bool(artifact.info.get("prepacked"))
+        expected = candidate.expected_constant if prepacked else candidate.expected
+        evaluation = self._simulate(artifact, plan, expected, prepacked, folder, cancel)
+        if evaluation.status is Status.WRONG_OUTPUT and candidate.expected_constant and not prepacked:
+            # TVM's own builder does not tell whether an operand was taken for re-packed. With
+            # constant inputs the order inside an operand does not matter, an error still does.
+            evaluation = self._simulate(artifact, plan, candidate.expected_constant, True, folder, cancel)
+        if not evaluation.ok and evaluation.outcome is not None and not evaluation.cached:
+            evaluation = replace(evaluation, command=self._keep(artifact, candidate, expected))
+        return evaluation
+
+    def _simulate(self, artifact: Artifact, plan: Plan, expected: Expected | None, constant: bool,
+                  folder: Path, cancel: threading.Event | None) -> Evaluation:
+        common = ("--seed", str(self.seed), "--warmup", str(self.warmup))
+        fill = ("--constant",) if constant else ()
+        kernel = " ".join(map(str, plan.tensors))
+        conditions = Conditions(
+            artifact.digest, self.simulator.name, self.version, self._digest,
+            (kernel, plan.steps[0].kernel, *common, *(expected.conditions() if expected else fill)),
+            self.seed, self.count,
+        )
+        limit = self._cut.limit(kernel, self.limits.instructions)
+        known = self.store.get_simulation(conditions.key, limit)
+        if known is not None:
+            if known.outcome.ok:
+                self._cut.note(kernel, known.outcome.counters)
+            return self._value(known.outcome, conditions.key, cached=True)
+        start = time.perf_counter()
+        try:
+            executable = linker(artifact.isa).link(artifact.objects, plan, folder / "candidate.elf")
+        except InputFileError as error:
+            return Evaluation(Status.INVALID, "link", str(error), link_s=time.perf_counter() - start)
+        linked = time.perf_counter()
+        job = SimJob(executable, self.machine, (*common, *(expected.arguments() if expected else fill)),
+                     replace(self.limits, instructions=limit), self.count, folder)
+        outcome = self.simulator.run(job, cancel)
+        simulated = time.perf_counter()
+        if outcome.ok:
+            self._cut.note(kernel, outcome.counters)
+        if cancel is None or not cancel.is_set():  # a cancelled job says nothing about its candidate
+            self.store.put_simulations([Simulation(conditions, outcome, limit)])
+        evaluation = self._value(outcome, conditions.key, cached=False)
+        return replace(evaluation, link_s=linked - start, simulate_s=simulated - linked)
+
+    def _value(self, outcome: Outcome, key: str, cached: bool) -> Evaluation:
+        if not outcome.ok or outcome.counters is None:
+            return Evaluation(outcome.status, outcome.stage, outcome.error, outcome.command, key=key,
+                              outcome=outcome, cached=cached)
+        predicted = self.predictor.predict(outcome.counters, self.machine)
+        value = predicted if self.objective.name == "latency" else self.objective.function(
+            outcome.counters, self.machine)
+        return Evaluation(Status.OK, "", "", outcome.command, value, predicted, key, outcome, cached)
+
+    def _keep(self, artifact: Artifact, candidate: Candidate, expected: Expected | None) -> str:
+        """Keeps a failed candidate's objects; returns the command that runs it again."""
+        if self.keep_failed is None:
+            return ""
+        folder = self.keep_failed / artifact.digest[:16]
+        if not folder.exists() and self.keep_failed.exists():
+            kept = sorted(self.keep_failed.iterdir(), key=lambda path: path.stat().st_mtime)
+            for old in kept[: max(0, len(kept) - KEEP_FAILED + 1)]:
+                shutil.rmtree(old, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        kept_object = folder / candidate.path.name
+        shutil.copy(candidate.path, kept_object)
+        command = ["simtune", "simulate", str(kept_object), "--machine", self.machine.name, "--seed", str(self.seed)]
+        if side_file(candidate.path).exists():
+            shutil.copy(side_file(candidate.path), side_file(kept_object))
+        else:
+            command += ["--args", ",".join(map(str, candidate.signature))]
+        if expected is not None:
+            command += ["--expect", str(shutil.copy(expected.path, folder / "expected.bin"))]
+        return shlex.join(command)
+
+    def cancel(self) -> None:
+        """Stops everything that runs or waits; returns at once."""
+        self.executor.cancel()
+
+    def close(self, cancel: bool = False) -> None:
+        """Ends the executor and removes the scratch folder."""
+        self.executor.close(cancel=cancel)
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
