@@ -54,7 +54,7 @@ int main(int argc, char **argv) {
     if (!strcmp(mode, "layout")) { printf("%p %p\n", (void *)&argc, malloc(100)); return 0; }
     if (!strcmp(mode, "bomb"))
         for (;;) memset(malloc(1 << 20), 1, 1 << 20);
-    if (!strcmp(mode, "spike")) { memset(malloc(64 << 20), 1, 64 << 20); return 0; }
+    if (!strcmp(mode, "spike")) { int n = atoi(argv[2]) << 20; memset(malloc(n), 1, n); return 0; }
     if (!strcmp(mode, "bombs")) {            /* no process is large, the tree is */
         for (int i = 0; i < 8; i++)
             if (fork() == 0) { memset(malloc(20 << 20), 1, 20 << 20); forever(); }
@@ -130,7 +130,7 @@ def test_exit_code_and_output(misbehave: Runner) -> None:
 
 
 def test_usage_is_reported(misbehave: Runner) -> None:
-    done = misbehave("spike")
+    done = misbehave("spike", "64")
     assert done.ok
     assert 64 << 20 <= done.peak_rss < 80 << 20
     assert 0 < done.wall_s < 5
@@ -183,7 +183,7 @@ def test_memory_bomb(misbehave: Runner, mode: str) -> None:
 
 
 def test_memory_spike_between_two_samples(misbehave: Runner) -> None:
-    assert misbehave("spike", memory_bytes=50 << 20).ending is Ending.MEMORY
+    assert misbehave("spike", "4", memory_bytes=3 << 20).ending is Ending.MEMORY
 
 
 @pytest.mark.parametrize("stream", ["0", "1"])
@@ -291,6 +291,20 @@ def test_garbage_is_not_given_to_a_shell(tmp_path: Path) -> None:
     done = run(Command((str(garbage),)))
     assert done.ending is Ending.LAUNCH_FAILED
     assert b"format" in done.stderr
+
+
+def test_a_pipe_that_someone_else_holds_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process forked off this one at the wrong moment must not delay the report."""
+    held, spawn = [], os.posix_spawn
+
+    def spawn_and_leak(*arguments, file_actions, **options):
+        held.append(os.dup(file_actions[0][1]))
+        return spawn(*arguments, file_actions=file_actions, **options)
+
+    monkeypatch.setattr(os, "posix_spawn", spawn_and_leak)
+    done = run(Command(("echo", "hello")))
+    os.close(held[0])
+    assert done.stdout == b"hello\n"
 
 
 def test_death_of_the_launcher() -> None:

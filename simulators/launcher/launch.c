@@ -80,52 +80,59 @@ static void die(const char *what)
 
 /* ---- the process tree ------------------------------------------------------------------ */
 
-/* Appends the children of all threads of `pid`. */
-static int add_children(pid_t pid, pid_t *tree, int count)
+/* Reads a small file of /proc as text; empty if its process has gone. */
+static const char *slurp(const char *path)
 {
-    char path[64];
-    snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
-    DIR *threads = opendir(path);
-    if (!threads)
-        return count;
-    for (struct dirent *thread; (thread = readdir(threads));) {
-        if (thread->d_name[0] == '.')
-            continue;
-        snprintf(path, sizeof path, "/proc/%d/task/%.20s/children", (int)pid, thread->d_name);
-        FILE *list = fopen(path, "re");
-        if (!list)
-            continue;
-        for (int child; count < MAX_TREE && fscanf(list, "%d", &child) == 1;)
-            tree[count++] = child;
-        fclose(list);
+    static char text[1 << 16];
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t used = 0, n = 0;
+    while (fd >= 0 && (n = read(fd, text + used, sizeof text - 1 - (size_t)used)) > 0)
+        used += n;
+    if (fd >= 0)
+        close(fd);
+    text[used] = 0;
+    return text;
+}
+
+/* Appends the children of one thread. */
+static int add_children(pid_t pid, const char *thread, pid_t *tree, int count)
+{
+    char path[64], *end;
+    snprintf(path, sizeof path, "/proc/%d/task/%.20s/children", (int)pid, thread);
+    for (const char *text = slurp(path); count < MAX_TREE; text = end) {
+        pid_t child = (pid_t)strtol(text, &end, 10);
+        if (end == text)
+            break;
+        tree[count++] = child;
     }
-    closedir(threads);
     return count;
 }
 
 /* All descendants. A process that forks meanwhile may be missed: callers look again. */
 static int find_tree(pid_t *tree)
 {
-    int count = add_children(self, tree, 0);
-    for (int i = 0; i < count; i++)
-        count = add_children(tree[i], tree, count);
+    char path[32];
+    snprintf(path, sizeof path, "%d", (int)self);
+    int count = add_children(self, path, tree, 0);
+    for (int i = 0; i < count; i++) {
+        snprintf(path, sizeof path, "/proc/%d/task", (int)tree[i]);
+        DIR *threads = opendir(path);
+        for (struct dirent *t; threads && (t = readdir(threads));)
+            if (t->d_name[0] != '.')
+                count = add_children(tree[i], t->d_name, tree, count);
+        if (threads)
+            closedir(threads);
+    }
     return count;
 }
 
 /* Resident bytes of one process; 0 for a zombie. */
 static double resident(pid_t pid)
 {
-    char path[32], text[128];
+    char path[32], *end;
     snprintf(path, sizeof path, "/proc/%d/statm", (int)pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    ssize_t n = read(fd, text, sizeof text - 1);
-    close(fd);
-    text[n > 0 ? n : 0] = 0;
-    long size = 0, pages = 0;
-    sscanf(text, "%ld %ld", &size, &pages);
-    return (double)pages * (double)sysconf(_SC_PAGESIZE);
+    strtol(slurp(path), &end, 10);
+    return (double)strtol(end, NULL, 10) * (double)sysconf(_SC_PAGESIZE);
 }
 
 /* Signals the whole tree and returns how many of it were alive. */
@@ -176,7 +183,7 @@ static void sample(double *interval)
     else if (cpu > limits.cpu)
         stop("cpu_timeout", SIGTERM);
     /* Sparse for long jobs, dense for those that come near their limit. */
-    *interval = bytes > limits.memory / 2 ? 0.005 : fmin(2 * *interval, 0.05);
+    *interval = bytes > limits.memory / 2 ? 0.005 : fmin(2 * *interval, 0.1);
 }
 
 static int reap(void)
