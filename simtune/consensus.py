@@ -25,8 +25,11 @@ def outliers(outputs: Sequence[Mapping[str, str] | None]) -> set[int]:
     Returns:
         Empty when no group of at least two holds more than half of the finished candidates.
     """
-    prints = {i: fingerprint for i, output in enumerate(outputs)
-              if output is not None and (fingerprint := _fingerprint(output))}
+    prints = {
+        i: fingerprint
+        for i, output in enumerate(outputs)
+        if output is not None and (fingerprint := _fingerprint(output))
+    }
     groups: list[list[int]] = []
     for index, fingerprint in prints.items():
         for group in groups:
@@ -54,4 +57,5 @@ def _close(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
         return [math.isnan(value) for value in a] == [math.isnan(value) for value in b]
     norm = math.sqrt(max(a[0], b[0]))
     return abs(math.sqrt(a[0]) - math.sqrt(b[0])) <= TOLERANCE * norm and all(
-        abs(x - y) <= TOLERANCE * norm for x, y in zip(a[1:], b[1:], strict=True))
+        abs(x - y) <= TOLERANCE * norm for x, y in zip(a[1:], b[1:], strict=True)
+    )

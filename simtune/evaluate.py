@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 from simtune.build.artifact import Artifact, load, side_file
+from simtune.build.expectation import Expectation
 from simtune.build.image import Plan, Tensor
 from simtune.build.link import linker
 from simtune.counters import Counters
@@ -38,16 +38,6 @@ from simtune.simulators.base import Simulator
 KEEP_FAILED = 50
 
 
-class Expected(Protocol):
-    """What an output is checked against; see `simtune.build.reference.Expectation`."""
-
-    path: Path
-
-    def arguments(self) -> tuple[str, ...]: ...
-
-    def conditions(self) -> tuple[str, ...]: ...
-
-
 @dataclass(frozen=True)
 class Candidate:
     """One built candidate.
@@ -63,8 +53,8 @@ class Candidate:
 
     path: Path
     signature: tuple[Tensor, ...] = ()
-    expected: Expected | None = None
-    expected_constant: Expected | None = None
+    expected: Expectation | None = None
+    expected_constant: Expectation | None = None
     constant: bool = False
 
 
@@ -155,12 +145,21 @@ class Evaluator:
         keep_failed: Path | None = None,
     ) -> None:
         if straggler_factor is not None and straggler_factor <= 1:
-            raise ConfigurationError(f"straggler_factor is {straggler_factor}", "give a factor above 1, or None")
+            raise ConfigurationError(
+                f"straggler_factor is {straggler_factor}", "give a factor above 1, or None"
+            )
         capability = simulator.probe(machine)
         if not capability.available:
-            raise ConfigurationError(f"simulator {simulator.name} cannot run {machine.name}: {capability.reason}",
-                                     capability.fix or "run 'simtune doctor'")
-        self.machine, self.simulator, self.predictor, self.objective = machine, simulator, predictor, objective
+            raise ConfigurationError(
+                f"simulator {simulator.name} cannot run {machine.name}: {capability.reason}",
+                capability.fix or "run 'simtune doctor'",
+            )
+        self.machine, self.simulator, self.predictor, self.objective = (
+            machine,
+            simulator,
+            predictor,
+            objective,
+        )
         self.store = store
         self.version = capability.version
         self.limits = limits or Limits()
@@ -184,17 +183,27 @@ class Evaluator:
             try:
                 artifact = load(candidate.path, Path(folder))
                 if artifact.isa != self.machine.isa.name:
-                    raise InputFileError(f"{candidate.path.name} is for {artifact.isa}, "
-                                         f"{self.machine.name} is {self.machine.isa.name}",
-                                         f"build it for target {dict(self.machine.target)}")
+                    raise InputFileError(
+                        f"{candidate.path.name} is for {artifact.isa}, "
+                        f"{self.machine.name} is {self.machine.isa.name}",
+                        f"build it for target {dict(self.machine.target)}",
+                    )
                 plan = artifact.plan(candidate.signature)
             except InputFileError as error:
                 return Evaluation(Status.INVALID, "link", str(error), link_s=time.perf_counter() - start)
             evaluation = self._run(candidate, artifact, plan, Path(folder), cancel)
-            return replace(evaluation, build_s=float(artifact.info.get("build_s", 0.0)), digest=artifact.digest)
+            return replace(
+                evaluation, build_s=float(artifact.info.get("build_s", 0.0)), digest=artifact.digest
+            )
 
-    def _run(self, candidate: Candidate, artifact: Artifact, plan: Plan, folder: Path,
-             cancel: threading.Event | None) -> Evaluation:
+    def _run(
+        self,
+        candidate: Candidate,
+        artifact: Artifact,
+        plan: Plan,
+        folder: Path,
+        cancel: threading.Event | None,
+    ) -> Evaluation:
         prepacked = candidate.constant or bool(artifact.info.get("prepacked"))
         expected = candidate.expected_constant if prepacked else candidate.expected
         evaluation = self._simulate(artifact, plan, expected, prepacked, folder, cancel)
@@ -206,15 +215,26 @@ class Evaluator:
             evaluation = replace(evaluation, command=self._keep(artifact, candidate, expected))
         return evaluation
 
-    def _simulate(self, artifact: Artifact, plan: Plan, expected: Expected | None, constant: bool,
-                  folder: Path, cancel: threading.Event | None) -> Evaluation:
+    def _simulate(
+        self,
+        artifact: Artifact,
+        plan: Plan,
+        expected: Expectation | None,
+        constant: bool,
+        folder: Path,
+        cancel: threading.Event | None,
+    ) -> Evaluation:
         common = ("--seed", str(self.seed), "--warmup", str(self.warmup))
         fill = ("--constant",) if constant else ()
         kernel = " ".join(map(str, plan.tensors))
         conditions = Conditions(
-            artifact.digest, self.simulator.name, self.version, self._digest,
+            artifact.digest,
+            self.simulator.name,
+            self.version,
+            self._digest,
             (kernel, plan.steps[0].kernel, *common, *(expected.conditions() if expected else fill)),
-            self.seed, self.count,
+            self.seed,
+            self.count,
         )
         limit = self._cut.limit(kernel, self.limits.instructions)
         known = self.store.get_simulation(conditions.key, limit)
@@ -228,8 +248,14 @@ class Evaluator:
         except InputFileError as error:
             return Evaluation(Status.INVALID, "link", str(error), link_s=time.perf_counter() - start)
         linked = time.perf_counter()
-        job = SimJob(executable, self.machine, (*common, *(expected.arguments() if expected else fill)),
-                     replace(self.limits, instructions=limit), self.count, folder)
+        job = SimJob(
+            executable,
+            self.machine,
+            (*common, *(expected.arguments() if expected else fill)),
+            replace(self.limits, instructions=limit),
+            self.count,
+            folder,
+        )
         outcome = self.simulator.run(job, cancel)
         simulated = time.perf_counter()
         if outcome.ok:
@@ -241,14 +267,24 @@ class Evaluator:
 
     def _value(self, outcome: Outcome, key: str, cached: bool) -> Evaluation:
         if not outcome.ok or outcome.counters is None:
-            return Evaluation(outcome.status, outcome.stage, outcome.error, outcome.command, key=key,
-                              outcome=outcome, cached=cached)
+            return Evaluation(
+                outcome.status,
+                outcome.stage,
+                outcome.error,
+                outcome.command,
+                key=key,
+                outcome=outcome,
+                cached=cached,
+            )
         predicted = self.predictor.predict(outcome.counters, self.machine)
-        value = predicted if self.objective.name == "latency" else self.objective.function(
-            outcome.counters, self.machine)
+        value = (
+            predicted
+            if self.objective.name == "latency"
+            else self.objective.function(outcome.counters, self.machine)
+        )
         return Evaluation(Status.OK, "", "", outcome.command, value, predicted, key, outcome, cached)
 
-    def _keep(self, artifact: Artifact, candidate: Candidate, expected: Expected | None) -> str:
+    def _keep(self, artifact: Artifact, candidate: Candidate, expected: Expectation | None) -> str:
         """Keeps a failed candidate's objects; returns the command that runs it again."""
         if self.keep_failed is None:
             return ""
@@ -260,7 +296,15 @@ class Evaluator:
         folder.mkdir(parents=True, exist_ok=True)
         kept_object = folder / candidate.path.name
         shutil.copy(candidate.path, kept_object)
-        command = ["simtune", "simulate", str(kept_object), "--machine", self.machine.name, "--seed", str(self.seed)]
+        command = [
+            "simtune",
+            "simulate",
+            str(kept_object),
+            "--machine",
+            self.machine.name,
+            "--seed",
+            str(self.seed),
+        ]
         if side_file(candidate.path).exists():
             shutil.copy(side_file(candidate.path), side_file(kept_object))
         else:
@@ -277,4 +321,3 @@ class Evaluator:
         """Ends the executor and removes the scratch folder."""
         self.executor.close(cancel=cancel)
         shutil.rmtree(self.scratch, ignore_errors=True)
-

@@ -59,15 +59,18 @@ def build(name: str, command: Sequence[str], inputs: Sequence[Path], out: Path |
     folder = folders[-1]
     folder.mkdir(parents=True, exist_ok=True)
     if shutil.which(command[0]) is None:
-        raise ToolMissingError(f"{name} needs the compiler '{command[0]}', which is not here",
-                               "run 'simtune doctor' for the command that installs it")
+        raise ToolMissingError(
+            f"{name} needs the compiler '{command[0]}', which is not here",
+            "run 'simtune doctor' for the command that installs it",
+        )
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         product = Path(scratch) / unique
         argv = [str(product) if item == "{out}" else item for item in command]
         done = subprocess.run(argv, capture_output=True, text=True)
         if done.returncode != 0:
-            raise ToolMissingError(f"building {name} failed: {done.stderr.strip()[-2000:]}",
-                                   f"command: {' '.join(argv)}")
+            raise ToolMissingError(
+                f"building {name} failed: {done.stderr.strip()[-2000:]}", f"command: {' '.join(argv)}"
+            )
         # Atomic: two processes that build the same part at once both end with a whole file.
         product.replace(folder / unique)
     return folder / unique

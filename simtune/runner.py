@@ -42,8 +42,14 @@ Listener = Callable[[str, Evaluation], None]
 class _Batch:
     """The candidates of one `run()` call: one task's, hence all compute the same function."""
 
-    def __init__(self, evaluator: Evaluator, size: int, checked: bool, listener: Listener | None,
-                 on_finished: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        size: int,
+        checked: bool,
+        listener: Listener | None,
+        on_finished: Callable[[float], None],
+    ) -> None:
         self._evaluator, self._checked, self._listener = evaluator, checked, listener
         self._pending, self._start, self._on_finished = size, time.perf_counter(), on_finished
         self.candidates: list[Candidate] = []
@@ -68,6 +74,7 @@ class _Batch:
             # Progress as it happens; the verdict of the whole batch may still change it.
             if self._listener and not future.cancelled() and future.exception() is None:
                 self._listener(path, future.result())
+
         return tell
 
     def result(self, index: int) -> Evaluation:
@@ -89,11 +96,20 @@ class _Batch:
         again = [replace(self.candidates[i], constant=True) for i in (agreeing, *suspects)]
         repeated = [future.result() for future in [self._evaluator.submit(c) for c in again]]
         for position, index in enumerate(suspects, start=1):
-            pair = [repeated[0], repeated[position], repeated[0]]  # two against one: who differs from the majority
+            pair = [
+                repeated[0],
+                repeated[position],
+                repeated[0],
+            ]  # two against one: who differs from the majority
             if outliers([e.outcome.output if e.ok and e.outcome else None for e in pair]):
                 evaluations[index] = replace(
-                    evaluations[index], status=Status.WRONG_OUTPUT, stage="check", value=None, predicted_s=None,
-                    error="the output differs from what most candidates of the batch computed")
+                    evaluations[index],
+                    status=Status.WRONG_OUTPUT,
+                    stage="check",
+                    value=None,
+                    predicted_s=None,
+                    error="the output differs from what most candidates of the batch computed",
+                )
         return evaluations
 
 
@@ -182,8 +198,14 @@ class SimulatorRunner(ms.runner.PyRunner):  # type: ignore[misc]
             predictor or AnalyticalPredictor(),
             resolve_objective(objective),
             records,
-            executor=executor, jobs=jobs, limits=limits, count=count, seed=seed, warmup=warmup,
-            straggler_factor=straggler_factor, keep_failed=keep_failed,
+            executor=executor,
+            jobs=jobs,
+            limits=limits,
+            count=count,
+            seed=seed,
+            warmup=warmup,
+            straggler_factor=straggler_factor,
+            keep_failed=keep_failed,
         )
         self.listener = listener
         #: Evaluations by artifact path, for measure callbacks.
@@ -213,13 +235,17 @@ class SimulatorRunner(ms.runner.PyRunner):  # type: ignore[misc]
         """Starts one batch; called by MetaSchedule. Returns at once."""
         signatures = [_signature(item.args_info) for item in runner_inputs]
         reference = self._reference(signatures)
-        batch = _Batch(self.evaluator, len(runner_inputs), reference is not None, self.listener, self._add_wall)
+        batch = _Batch(
+            self.evaluator, len(runner_inputs), reference is not None, self.listener, self._add_wall
+        )
         futures = []
         for item, signature in zip(runner_inputs, signatures, strict=True):
             candidate = Candidate(Path(str(item.artifact_path)), signature)
             if reference is not None:
                 layout_free = reference.expectation(constant=True) if reference.layout_free else None
-                candidate = replace(candidate, expected=reference.expectation(), expected_constant=layout_free)
+                candidate = replace(
+                    candidate, expected=reference.expectation(), expected_constant=layout_free
+                )
             futures.append(_Future(batch, batch.add(candidate), self))
         return futures
 

@@ -36,8 +36,9 @@ def check_pair() -> None:
     if found != PINNED:
         have = ", ".join(f"{name} {what}" for name, what in found.items())
         pins = " ".join(f"{name}=={what}" for name, what in PINNED.items())
-        raise ConfigurationError(f"simtune needs exactly {pins}, and found {have}; other pairs crash",
-                                 f"pip install {pins}")
+        raise ConfigurationError(
+            f"simtune needs exactly {pins}, and found {have}; other pairs crash", f"pip install {pins}"
+        )
 
 
 def skip_gpu_intrinsics() -> None:

@@ -47,14 +47,20 @@ class Artifact:
         known = self.info.get("kernels", {})
         names = tuple(known) or self.kernels
         if len(names) != 1 and "main" not in names:
-            raise InputFileError(f"the object defines {len(names)} kernels ({', '.join(names) or 'none'})",
-                                 "simulate an object that TVM built from one function")
+            raise InputFileError(
+                f"the object defines {len(names)} kernels ({', '.join(names) or 'none'})",
+                "simulate an object that TVM built from one function",
+            )
         name = names[0] if len(names) == 1 else "main"
         if name in known:
-            return Plan.single([Tensor(dtype, tuple(shape), Role(role)) for dtype, shape, role in known[name]], name)
+            return Plan.single(
+                [Tensor(dtype, tuple(shape), Role(role)) for dtype, shape, role in known[name]], name
+            )
         if not signature:
-            raise InputFileError("the tensors of the kernel are not known",
-                                 "give them in argument order: --args float32:1x64x56x56,float32:64x64x3x3,...")
+            raise InputFileError(
+                "the tensors of the kernel are not known",
+                "give them in argument order: --args float32:1x64x56x56,float32:64x64x3x3,...",
+            )
         tensors = list(signature)
         if all(tensor.role is Role.INPUT for tensor in tensors):
             tensors[-1] = Tensor(tensors[-1].dtype, tensors[-1].shape, Role.OUTPUT)
@@ -111,7 +117,9 @@ def _unpack(path: Path, scratch: Path) -> tuple[Path, ...]:
     try:
         with tarfile.open(path) as archive:
             for number, member in enumerate(archive.getmembers()):
-                stream = archive.extractfile(member) if member.isfile() and member.name.endswith(".o") else None
+                stream = (
+                    archive.extractfile(member) if member.isfile() and member.name.endswith(".o") else None
+                )
                 if stream is not None:
                     objects.append(scratch / f"{number}.o")
                     objects[-1].write_bytes(stream.read())

@@ -39,7 +39,9 @@ class Builder(ms.builder.PyBuilder):  # type: ignore[misc]
         memory_bytes: a worker that has grown beyond is replaced.
     """
 
-    def __init__(self, workers: int | None = None, timeout_s: float = 60.0, memory_bytes: int = 1 << 30) -> None:
+    def __init__(
+        self, workers: int | None = None, timeout_s: float = 60.0, memory_bytes: int = 1 << 30
+    ) -> None:
         super().__init__()
         self.workers = workers or usable_cores()
         self.wall_s = 0.0

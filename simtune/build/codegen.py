@@ -33,13 +33,17 @@ def signature(function: Any) -> list[Tensor]:
     tensors = []
     for parameter in function.params:
         if not hasattr(parameter.ty, "shape"):
-            raise InputFileError(f"parameter '{parameter.name}' is not a tensor",
-                                 "only kernels on tensors of known shape can run stand-alone")
+            raise InputFileError(
+                f"parameter '{parameter.name}' is not a tensor",
+                "only kernels on tensors of known shape can run stand-alone",
+            )
         try:
             shape = tuple(int(extent) for extent in parameter.ty.shape)
         except TypeError:
-            raise InputFileError(f"tensor '{parameter.name}' has a symbolic shape {list(parameter.ty.shape)}",
-                                 "bind the shape before tuning") from None
+            raise InputFileError(
+                f"tensor '{parameter.name}' has a symbolic shape {list(parameter.ty.shape)}",
+                "bind the shape before tuning",
+            ) from None
         role = Role.OUTPUT if any(parameter.same_as(source) for source in written) else Role.INPUT
         tensors.append(Tensor(str(parameter.ty.dtype), shape, role))
     return tensors

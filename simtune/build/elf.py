@@ -44,17 +44,27 @@ class Elf:
             machine, self.type = self._elf["e_machine"], self._elf["e_type"]
             self.is_static = not any(s["p_type"] == "PT_INTERP" for s in self._elf.iter_segments())
             # Reading every section header finds a file that was cut off.
-            ends = [s["sh_offset"] + s["sh_size"] for s in self._elf.iter_sections() if s["sh_type"] != "SHT_NOBITS"]
+            ends = [
+                s["sh_offset"] + s["sh_size"]
+                for s in self._elf.iter_sections()
+                if s["sh_type"] != "SHT_NOBITS"
+            ]
         except Exception as error:  # pyelftools raises many kinds on damaged input
             kind = "is not an ELF file" if data[:4] != b"\x7fELF" else "is damaged or cut off"
-            raise InputFileError(f"{name} {kind} ({error or type(error).__name__})",
-                                 "give an object (.o), a TVM tar, or a static executable") from None
+            raise InputFileError(
+                f"{name} {kind} ({error or type(error).__name__})",
+                "give an object (.o), a TVM tar, or a static executable",
+            ) from None
         if machine not in _ISAS or self._elf.elfclass != 64 or not self._elf.little_endian:
-            raise InputFileError(f"{name} is for {machine}, {self._elf.elfclass} bits",
-                                 f"simtune knows 64-bit little-endian {', '.join(sorted(_ISAS.values()))}")
+            raise InputFileError(
+                f"{name} is for {machine}, {self._elf.elfclass} bits",
+                f"simtune knows 64-bit little-endian {', '.join(sorted(_ISAS.values()))}",
+            )
         if max(ends, default=0) > len(data):
-            raise InputFileError(f"{name} is cut off: {len(data)} bytes, its sections need {max(ends)}",
-                                 "build or copy it again")
+            raise InputFileError(
+                f"{name} is cut off: {len(data)} bytes, its sections need {max(ends)}",
+                "build or copy it again",
+            )
         self.isa = _ISAS[machine]
 
     @classmethod
@@ -82,12 +92,12 @@ class Elf:
                 return {}
             # Local symbols come first, a TVM object has hundreds; Elf64_Sym is unpacked by hand because
             # this runs once per candidate.
-            entries = table.data()[table["sh_info"] * 24:]
+            entries = table.data()[table["sh_info"] * 24 :]
             strings = self._elf.get_section(table["sh_link"]).data()
             names: dict[str, int] = {}
             for name, _info, _other, section, value, _size in struct.iter_unpack("<IBBHQQ", entries):
                 if section != 0:
-                    names[strings[name:strings.index(b"\0", name)].decode()] = value
+                    names[strings[name : strings.index(b"\0", name)].decode()] = value
             return names
         except (ELFError, ValueError, KeyError, struct.error) as error:
             raise InputFileError(f"the symbol table of {self.name} is damaged: {error}") from None
@@ -95,7 +105,7 @@ class Elf:
     @property
     def kernels(self) -> tuple[str, ...]:
         """Names of the functions with TVM's packed calling convention, prefix removed."""
-        found = (name[len(ENTRY_PREFIX):] for name in self.symbols if name.startswith(ENTRY_PREFIX))
+        found = (name[len(ENTRY_PREFIX) :] for name in self.symbols if name.startswith(ENTRY_PREFIX))
         return tuple(name for name in found if not name.startswith("_"))
 
     def segments(self) -> tuple[Segment, ...]:

@@ -40,11 +40,15 @@ class Tensor:
 
     def __post_init__(self) -> None:
         if not _DTYPE.fullmatch(self.dtype) or self.bits not in (1, 8, 16, 32, 64):
-            raise InputFileError(f"tensor type '{self.dtype}' is not supported",
-                                 "use bool, int, uint or float of 8 to 64 bits, or bfloat16")
+            raise InputFileError(
+                f"tensor type '{self.dtype}' is not supported",
+                "use bool, int, uint or float of 8 to 64 bits, or bfloat16",
+            )
         if len(self.shape) > MAX_DIMS or any(extent < 0 for extent in self.shape):
-            raise InputFileError(f"tensor shape {self.shape} is not supported",
-                                 f"at most {MAX_DIMS} dimensions, all known and not negative")
+            raise InputFileError(
+                f"tensor shape {self.shape} is not supported",
+                f"at most {MAX_DIMS} dimensions, all known and not negative",
+            )
 
     @property
     def bits(self) -> int:
@@ -109,8 +113,18 @@ class Plan:
             name = _DTYPE.fullmatch(tensor.dtype)
             assert name is not None
             shape = tensor.shape + (0,) * (MAX_DIMS - len(tensor.shape))
-            parts.append(struct.pack(f"<IBBHQQ{MAX_DIMS}q", tensor.role, _CODES[name[2] or name[1]], tensor.bits,
-                                     len(tensor.shape), offset, tensor.elements, *shape))
+            parts.append(
+                struct.pack(
+                    f"<IBBHQQ{MAX_DIMS}q",
+                    tensor.role,
+                    _CODES[name[2] or name[1]],
+                    tensor.bits,
+                    len(tensor.shape),
+                    offset,
+                    tensor.elements,
+                    *shape,
+                )
+            )
         first = 0
         for step in self.steps:
             parts.append(struct.pack("<QII", entries[step.kernel], first, len(step.tensors)))

@@ -66,5 +66,8 @@ def _convert(bits: np.ndarray[Any, np.dtype[np.uint32]], tensor: Tensor) -> Arra
 
 def inputs(plan: Plan, seed: int = 0, constant: bool = False) -> dict[int, Array]:
     """All inputs of a plan by tensor number."""
-    return {number: fill(tensor, number, seed, constant)
-            for number, tensor in enumerate(plan.tensors) if tensor.role is Role.INPUT}
+    return {
+        number: fill(tensor, number, seed, constant)
+        for number, tensor in enumerate(plan.tensors)
+        if tensor.role is Role.INPUT
+    }

@@ -59,7 +59,9 @@ class Linker:
         base = Elf.read(path)
         self._base = path.read_bytes()
         self._headers = {s.address: s.header for s in base.segments()}
-        exported = {name[len(_EXPORT):]: value for name, value in base.symbols.items() if name.startswith(_EXPORT)}
+        exported = {
+            name[len(_EXPORT) :]: value for name, value in base.symbols.items() if name.startswith(_EXPORT)
+        }
         runtime = {name: value for name, value in base.symbols.items() if name.startswith(_RUNTIME)}
         symbols = "".join(f"{name} = {value:#x};\n" for name, value in sorted((exported | runtime).items()))
         self._script = _SCRIPT.format(symbols=symbols, text=TEXT_WINDOW, data=DATA_WINDOW, end=WINDOW_END)
@@ -73,9 +75,23 @@ class Linker:
         with tempfile.TemporaryDirectory(prefix="simtune-link-", dir=out.parent) as scratch:
             script, linked = Path(scratch) / "link.ld", Path(scratch) / "linked.elf"
             script.write_text(self._script)
-            command = [self._ld, "-T", str(script), "--discard-all", "--no-warn-rwx-segments", "-z", "noexecstack",
-                       "-e", "0", *map(str, objects), "-o", str(linked)]
-            done = subprocess.run(command, capture_output=True, text=True, env={"LC_ALL": "C", "PATH": os.defpath})
+            command = [
+                self._ld,
+                "-T",
+                str(script),
+                "--discard-all",
+                "--no-warn-rwx-segments",
+                "-z",
+                "noexecstack",
+                "-e",
+                "0",
+                *map(str, objects),
+                "-o",
+                str(linked),
+            ]
+            done = subprocess.run(
+                command, capture_output=True, text=True, env={"LC_ALL": "C", "PATH": os.defpath}
+            )
             if done.returncode != 0:
                 raise LinkFailed(_explain(done.stderr, objects), "see the symbols with nm")
             candidate = Elf.read(linked)
@@ -86,8 +102,10 @@ class Linker:
         entries = {name: candidate.symbols[ENTRY_PREFIX + name] for name in candidate.kernels}
         for step in plan.steps:
             if step.kernel not in entries:
-                raise LinkFailed(f"the object has no kernel '{step.kernel}'",
-                                 f"it has: {', '.join(sorted(entries)) or 'none'}")
+                raise LinkFailed(
+                    f"the object has no kernel '{step.kernel}'",
+                    f"it has: {', '.join(sorted(entries)) or 'none'}",
+                )
         image = plan.encode(entries)
         if len(image) > TEXT_WINDOW - IMAGE_WINDOW:
             raise LinkFailed("the plan has too many tensors", "split the network")
@@ -100,18 +118,34 @@ class Linker:
             content.extend(bytes(offset - len(content)))
             content.extend(data)
             # Elf64_Phdr after p_type and p_flags: offset, vaddr, paddr, filesz, memsz, align.
-            struct.pack_into("<6Q", content, self._headers[address] + 8,
-                             offset, address, address, len(data), memory_size, PAGE)
+            struct.pack_into(
+                "<6Q",
+                content,
+                self._headers[address] + 8,
+                offset,
+                address,
+                address,
+                len(data),
+                memory_size,
+                PAGE,
+            )
         out.write_bytes(content)
         out.chmod(0o755)
 
 
 def _explain(stderr: str, objects: Sequence[Path]) -> str:
-    missing = sorted({line.rpartition("`")[2].rstrip("'") for line in stderr.splitlines()
-                      if "undefined reference to" in line})
+    missing = sorted(
+        {
+            line.rpartition("`")[2].rstrip("'")
+            for line in stderr.splitlines()
+            if "undefined reference to" in line
+        }
+    )
     if missing:
-        return ("the candidate calls functions that the bare runtime does not have: "
-                f"{', '.join(missing[:8])}{' ...' if len(missing) > 8 else ''}")
+        return (
+            "the candidate calls functions that the bare runtime does not have: "
+            f"{', '.join(missing[:8])}{' ...' if len(missing) > 8 else ''}"
+        )
     return f"linking {', '.join(p.name for p in objects)} failed: {stderr.strip()[-1000:]}"
 
 

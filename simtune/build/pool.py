@@ -64,8 +64,9 @@ class BuildPool:
         self._workers: list[_Worker] = []
         self._lock = threading.Lock()
 
-    def build(self, requests: Sequence[BuildRequest],
-              on_done: Callable[[int, BuildReply], None] | None = None) -> list[BuildReply]:
+    def build(
+        self, requests: Sequence[BuildRequest], on_done: Callable[[int, BuildReply], None] | None = None
+    ) -> list[BuildReply]:
         """Builds all requests and returns their replies in order. Never raises for a bad module."""
         with self._lock:
             try:
@@ -74,8 +75,9 @@ class BuildPool:
                 self._stop()  # Ctrl-C: nothing goes on compiling behind the user's back
                 raise
 
-    def _run(self, requests: Sequence[BuildRequest],
-             on_done: Callable[[int, BuildReply], None] | None) -> list[BuildReply]:
+    def _run(
+        self, requests: Sequence[BuildRequest], on_done: Callable[[int, BuildReply], None] | None
+    ) -> list[BuildReply]:
         replies: list[BuildReply | None] = [None] * len(requests)
         waiting = deque(range(len(requests)))
         selector = selectors.DefaultSelector()
@@ -91,8 +93,11 @@ class BuildPool:
                 worker.job, worker.started = waiting.popleft(), time.monotonic()
                 request = requests[worker.job]
                 with contextlib.suppress(OSError):  # a dead worker shows itself as end of file below
-                    channel.send(worker.sock, {"target": request.target_json, "path": str(request.path)},
-                                 request.module_json)
+                    channel.send(
+                        worker.sock,
+                        {"target": request.target_json, "path": str(request.path)},
+                        request.module_json,
+                    )
 
         def replace(worker: _Worker) -> None:
             selector.unregister(worker.sock)
@@ -115,8 +120,14 @@ class BuildPool:
                 message = channel.receive(worker.sock)
                 if message is None:
                     if worker.job >= 0:
-                        finish(worker, BuildReply({}, "the compiler crashed on this candidate",
-                                                  time.monotonic() - worker.started))
+                        finish(
+                            worker,
+                            BuildReply(
+                                {},
+                                "the compiler crashed on this candidate",
+                                time.monotonic() - worker.started,
+                            ),
+                        )
                     replace(worker)
                     continue
                 info = message[0]
@@ -127,7 +138,10 @@ class BuildPool:
                     assign(worker)
             for worker in [w for w in self._workers if w.job >= 0]:
                 if time.monotonic() - worker.started >= self._timeout:
-                    finish(worker, BuildReply({}, f"building took longer than {self._timeout:g} s", self._timeout))
+                    finish(
+                        worker,
+                        BuildReply({}, f"building took longer than {self._timeout:g} s", self._timeout),
+                    )
                     replace(worker)
         selector.close()
         return [reply for reply in replies if reply is not None]
@@ -151,11 +165,15 @@ class BuildPool:
         env = dict(os.environ, TVM_NUM_THREADS="1", OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
         self._zygote = subprocess.Popen(
             [sys.executable, "-m", "simtune.build.zygote", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()], env=env, stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            env=env,
+            stdin=subprocess.DEVNULL,
         )
         theirs.close()
         if ours.recv(5) != b"ready":
-            raise SimtuneError("the build process cannot start (see its message above)", "run 'simtune doctor'")
+            raise SimtuneError(
+                "the build process cannot start (see its message above)", "run 'simtune doctor'"
+            )
         self._control = ours
         return ours
 

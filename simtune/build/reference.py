@@ -7,39 +7,18 @@ import hashlib
 import platform
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from simtune.build.codegen import signature
+from simtune.build.expectation import Expectation
 from simtune.build.image import Plan, Role, Tensor
 from simtune.build.inputs import Array, inputs, numpy_dtype
 
 #: Relative tolerance by type: reordered sums of a few thousand products stay well inside.
 _RTOL = {"float64": 1e-7, "float32": 1e-3, "float16": 2e-2, "bfloat16": 5e-2}
-
-
-@dataclass(frozen=True)
-class Expectation:
-    """A file with all outputs one after the other, and how far a candidate may be off."""
-
-    path: Path
-    digest: str
-    rtol: float
-    atol: float
-    constant: bool
-
-    def arguments(self) -> tuple[str, ...]:
-        """Harness arguments that check against it."""
-        fill = ("--constant",) if self.constant else ()
-        return (*fill, "--expect", str(self.path), "--rtol", repr(self.rtol), "--atol", repr(self.atol))
-
-    def conditions(self) -> tuple[str, ...]:
-        """What of it decides an outcome, without the path."""
-        fill = ("--constant",) if self.constant else ()
-        return (*fill, "--expect", self.digest, "--rtol", repr(self.rtol), "--atol", repr(self.atol))
 
 
 class Reference:
@@ -75,7 +54,9 @@ class Reference:
         path.write_bytes(data)
         dtypes = {tensor.dtype for tensor in self.tensors if tensor.role is Role.OUTPUT}
         rtol = max((_RTOL.get(dtype, 0.0) for dtype in dtypes), default=0.0)
-        largest = max((float(np.max(np.abs(array.astype(np.float64)), initial=0.0)) for array in outputs), default=0.0)
+        largest = max(
+            (float(np.max(np.abs(array.astype(np.float64)), initial=0.0)) for array in outputs), default=0.0
+        )
         # Elements near zero come from sums that cancel: their error follows the largest terms.
         return Expectation(path, digest, rtol, rtol / 10 * largest, constant)
 
@@ -89,8 +70,12 @@ def run_on_host(module: Any, tensors: Sequence[Tensor], seed: int, constant: boo
     library = tvm.compile(module, target=Target(kind))
     plan = Plan.single(list(tensors))
     values = inputs(plan, seed, constant)
-    arrays = [tvm.runtime.tensor(values[i] if i in values else np.zeros(t.shape, numpy_dtype(t)))
-              for i, t in enumerate(tensors)]
+    arrays = [
+        tvm.runtime.tensor(values[i] if i in values else np.zeros(t.shape, numpy_dtype(t)))
+        for i, t in enumerate(tensors)
+    ]
     name = module.functions_items()[0][0].name_hint
     library[name](*arrays)
-    return [array.numpy() for array, tensor in zip(arrays, tensors, strict=True) if tensor.role is Role.OUTPUT]
+    return [
+        array.numpy() for array, tensor in zip(arrays, tensors, strict=True) if tensor.role is Role.OUTPUT
+    ]

@@ -58,8 +58,10 @@ def find(isa: str) -> Toolchain:
         name = os.environ.get(f"SIMTUNE_{tool}_{isa.upper()}") or f"{_TRIPLES[isa]}-{default}"
         path = shutil.which(name)
         if path is None:
-            raise ToolMissingError(f"no {isa} {'compiler' if tool == 'CC' else 'linker'} found (looked for {name})",
-                                   install_command(isa))
+            raise ToolMissingError(
+                f"no {isa} {'compiler' if tool == 'CC' else 'linker'} found (looked for {name})",
+                install_command(isa),
+            )
         found.append(path)
     return Toolchain(isa, *found)
 
@@ -77,7 +79,19 @@ def harness(isa: str) -> Path:
         for name, address in (("image", IMAGE_WINDOW), ("text", TEXT_WINDOW), ("data", DATA_WINDOW))
     )
     inputs = [folder / name for name in (*_SOURCES, *_HEADERS)]
-    command = [find(isa).cc, "-O2", "-Wall", "-Wextra", "-static", "-no-pie", "-ffunction-sections",
-               f"-Wl,-z,max-page-size={PAGE:#x}", f"-Wl,{windows}",
-               *(str(folder / name) for name in _SOURCES), "-o", "{out}", "-lm"]
+    command = [
+        find(isa).cc,
+        "-O2",
+        "-Wall",
+        "-Wextra",
+        "-static",
+        "-no-pie",
+        "-ffunction-sections",
+        f"-Wl,-z,max-page-size={PAGE:#x}",
+        f"-Wl,{windows}",
+        *(str(folder / name) for name in _SOURCES),
+        "-o",
+        "{out}",
+        "-lm",
+    ]
     return native.build(f"harness-{isa}.elf", command, inputs)

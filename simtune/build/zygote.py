@@ -65,9 +65,6 @@ def main() -> None:
 
     tvm_setup.check_pair()
     tvm_setup.skip_gpu_intrinsics()
-    import tvm.driver
-    import tvm.s_tir
-    import tvm.s_tir.transform
     from tvm.runtime.executable import Executable  # noqa: F401
 
     import simtune.build.channel

@@ -30,8 +30,11 @@ def sweep() -> int:
         for entry in os.scandir(tempfile.gettempdir()):
             name = _NAME.fullmatch(entry.name)
             with contextlib.suppress(OSError):
-                if name and entry.stat(follow_symlinks=False).st_uid == os.getuid() \
-                        and _start_time(int(name[1])) != int(name[2]):
+                if (
+                    name
+                    and entry.stat(follow_symlinks=False).st_uid == os.getuid()
+                    and _start_time(int(name[1])) != int(name[2])
+                ):
                     shutil.rmtree(entry.path, ignore_errors=True)
                     removed += 1
     return removed

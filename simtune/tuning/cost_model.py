@@ -71,7 +71,8 @@ class BoostedTrees(ms.cost_model.PyCostModel):  # type: ignore[misc]
                 best = max(float(costs[mine].min()), 1e-30)
                 scores[mine] = best / np.maximum(costs[mine], best)
         self.model = HistGradientBoostingRegressor(
-            max_iter=100, learning_rate=0.1, max_leaf_nodes=15, min_samples_leaf=4, random_state=self.seed)
+            max_iter=100, learning_rate=0.1, max_leaf_nodes=15, min_samples_leaf=4, random_state=self.seed
+        )
         self.model.fit(np.stack(self.rows), scores)
 
     def predict(self, context: Any, candidates: list[Any]) -> Array:

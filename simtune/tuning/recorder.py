@@ -48,13 +48,31 @@ class RecordTrials(ms.measure_callback.PyMeasureCallback):  # type: ignore[misc]
         on_trial: called with each stored trial.
     """
 
-    def __init__(self, store: RecordStore, run: str, first: int, evaluations: dict[str, Evaluation],
-                 on_trial: Callable[[Trial], None]) -> None:
+    def __init__(
+        self,
+        store: RecordStore,
+        run: str,
+        first: int,
+        evaluations: dict[str, Evaluation],
+        on_trial: Callable[[Trial], None],
+    ) -> None:
         super().__init__()
-        self.store, self.run, self.next, self.evaluations, self.on_trial = store, run, first, evaluations, on_trial
+        self.store, self.run, self.next, self.evaluations, self.on_trial = (
+            store,
+            run,
+            first,
+            evaluations,
+            on_trial,
+        )
 
-    def apply(self, task_scheduler: Any, task_id: int, measure_candidates: list[Any],
-              builder_results: list[Any], runner_results: list[Any]) -> None:
+    def apply(
+        self,
+        task_scheduler: Any,
+        task_id: int,
+        measure_candidates: list[Any],
+        builder_results: list[Any],
+        runner_results: list[Any],
+    ) -> None:
         """Stores one batch; called by MetaSchedule."""
         trials = []
         for candidate, built in zip(measure_candidates, builder_results, strict=True):
@@ -68,15 +86,42 @@ class RecordTrials(ms.measure_callback.PyMeasureCallback):  # type: ignore[misc]
             self.on_trial(trial)
 
 
-def make_trial(run: str, index: int, trace: str, evaluation: Evaluation | None, build_error: str,
-               is_reference: bool = False) -> Trial:
+def make_trial(
+    run: str,
+    index: int,
+    trace: str,
+    evaluation: Evaluation | None,
+    build_error: str,
+    is_reference: bool = False,
+) -> Trial:
     """A trial row from an evaluation, or from the message of a failed build."""
     name = hashlib.sha256(trace.encode()).hexdigest()[:16]
     if evaluation is None:
-        return Trial(run, index, name, Status.BUILD_FAILED, trace, stage="build",
-                     error=build_error or "the builder returned no artifact", is_reference=is_reference)
+        return Trial(
+            run,
+            index,
+            name,
+            Status.BUILD_FAILED,
+            trace,
+            stage="build",
+            error=build_error or "the builder returned no artifact",
+            is_reference=is_reference,
+        )
     return Trial(
-        run, index, name, evaluation.status, trace, evaluation.key or None, evaluation.stage, evaluation.error,
-        evaluation.command, evaluation.value, evaluation.predicted_s, None,
-        evaluation.build_s, evaluation.link_s, evaluation.simulate_s, is_reference,
+        run,
+        index,
+        name,
+        evaluation.status,
+        trace,
+        evaluation.key or None,
+        evaluation.stage,
+        evaluation.error,
+        evaluation.command,
+        evaluation.value,
+        evaluation.predicted_s,
+        None,
+        evaluation.build_s,
+        evaluation.link_s,
+        evaluation.simulate_s,
+        is_reference,
     )

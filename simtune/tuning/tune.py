@@ -139,9 +139,21 @@ def tune(
     try:
         session = _Session(workload, loaded, store, search or Search(), seed, observer or Observer())
         return session.run(
-            trials, fresh, work_dir, cost_model,
-            dict(simulator=simulator, objective=objective, seed=seed, jobs=jobs, executor=executor, limits=limits,
-                 count=count, warmup=warmup, straggler_factor=straggler_factor),
+            trials,
+            fresh,
+            work_dir,
+            cost_model,
+            dict(
+                simulator=simulator,
+                objective=objective,
+                seed=seed,
+                jobs=jobs,
+                executor=executor,
+                limits=limits,
+                count=count,
+                warmup=warmup,
+                straggler_factor=straggler_factor,
+            ),
         )
     finally:
         if store is not records:
@@ -151,8 +163,15 @@ def tune(
 class _Session:
     """One sitting of a run."""
 
-    def __init__(self, workload: Any, machine: Machine, store: RecordStore, search: Search, seed: int,
-                 observer: Observer) -> None:
+    def __init__(
+        self,
+        workload: Any,
+        machine: Machine,
+        store: RecordStore,
+        search: Search,
+        seed: int,
+        observer: Observer,
+    ) -> None:
         from tvm.target import Target
 
         if isinstance(workload, str):
@@ -160,12 +179,19 @@ class _Session:
         named = isinstance(workload, Workload)
         self.name = workload.name if named else "custom"
         self.module = workload.module() if named else workload
-        self.machine, self.store, self.search, self.seed, self.observer = machine, store, search, seed, observer
+        self.machine, self.store, self.search, self.seed, self.observer = (
+            machine,
+            store,
+            search,
+            seed,
+            observer,
+        )
         self.target = Target(dict(machine.target))
         self.arguments = [info.as_json() for info in ms.arg_info.ArgInfo.from_entry_func(self.module)]
 
-    def run(self, trials: int, fresh: bool, work_dir: str | Path | None, cost_model: Any,
-            options: dict[str, Any]) -> TuneResult:
+    def run(
+        self, trials: int, fresh: bool, work_dir: str | Path | None, cost_model: Any, options: dict[str, Any]
+    ) -> TuneResult:
         start = time.perf_counter()
         run = self._open_run(fresh, options)
         stored = list(self.store.trials(run.id))
@@ -175,8 +201,13 @@ class _Session:
         folder.mkdir(parents=True, exist_ok=True)
         builder = Builder(options["jobs"])
         runner = SimulatorRunner(
-            self.machine, records=self.store, workloads=[self.module], keep_failed=folder / "failed",
-            listener=lambda _path, evaluation: self.observer.on_candidate(evaluation), **options)
+            self.machine,
+            records=self.store,
+            workloads=[self.module],
+            keep_failed=folder / "failed",
+            listener=lambda _path, evaluation: self.observer.on_candidate(evaluation),
+            **options,
+        )
         state = RunState.FAILED
         timings: dict[str, float] = {}
         try:
@@ -202,26 +233,38 @@ class _Session:
         counts = self.store.status_counts(run.id)
         total = sum(counts.values()) - 1
         best = self.store.best_trial(run.id)
-        return TuneResult(run.id, best, reference, total, total + 1 - counts.get(Status.OK, 0), len(done),
-                          timings, database)
+        return TuneResult(
+            run.id, best, reference, total, total + 1 - counts.get(Status.OK, 0), len(done), timings, database
+        )
 
     def _open_run(self, fresh: bool, options: dict[str, Any]) -> Run:
         simulator, objective = options["simulator"], options["objective"]
         config = {
-            "seed": self.seed, "search": vars(self.search), "warmup": options["warmup"],
+            "seed": self.seed,
+            "search": vars(self.search),
+            "warmup": options["warmup"],
             "simulator": simulator if isinstance(simulator, str) else simulator.name,
-            "objective": objective if isinstance(objective, str) else getattr(objective, "__name__", "function"),
+            "objective": objective
+            if isinstance(objective, str)
+            else getattr(objective, "__name__", "function"),
             "count": list(options["count"]),
         }
         row = WorkloadRow(self.name, self.arguments, _workload_json(self.module))
         workload_id = self.store.put_workload(row)
-        known = None if fresh else self.store.find_run(workload_id, self.machine.digest(), config_digest(config))
+        known = (
+            None if fresh else self.store.find_run(workload_id, self.machine.digest(), config_digest(config))
+        )
         if known is not None:
             return self.store.reopen_run(known.id)
         versions = {name: version(name) for name in ("simtune", *tvm_setup.PINNED)}
         return self.store.start_run(
-            workload=workload_id, machine=self.machine.name, machine_digest=self.machine.digest(),
-            target=json.dumps(dict(self.machine.target)), config=config, versions=versions)
+            workload=workload_id,
+            machine=self.machine.name,
+            machine_digest=self.machine.digest(),
+            target=json.dumps(dict(self.machine.target)),
+            config=config,
+            versions=versions,
+        )
 
     def _reference(self, run: str, builder: Any, runner: Any) -> Trial:
         """Simulates TVM's default schedule: the unscheduled module as TVM compiles it."""
@@ -234,23 +277,41 @@ class _Session:
             future = runner.run([ms.runner.RunnerInput(built.artifact_path, "llvm", infos)])[0]
             future.result()
             evaluation = runner.evaluations.pop(str(built.artifact_path))
-        trial = make_trial(run, 0, trace_json(Schedule(self.module)), evaluation, str(built.error_msg or ""), True)
+        trial = make_trial(
+            run, 0, trace_json(Schedule(self.module)), evaluation, str(built.error_msg or ""), True
+        )
         self.store.put_trial(trial)
         self.observer.on_trial(trial)
         return trial
 
-    def _search(self, run: Run, done: list[Trial], trials: int, builder: Any, runner: Any, database: Any,
-                cost_model: Any, folder: Path) -> None:
+    def _search(
+        self,
+        run: Run,
+        done: list[Trial],
+        trials: int,
+        builder: Any,
+        runner: Any,
+        database: Any,
+        cost_model: Any,
+        folder: Path,
+    ) -> None:
         from simtune.tuning.cost_model import BoostedTrees
 
         # A resumed search must not draw the same first candidates again.
         context = ms.TuneContext(
-            mod=self.module, target=self.target, space_generator="post-order-apply",
+            mod=self.module,
+            target=self.target,
+            space_generator="post-order-apply",
             search_strategy=ms.search_strategy.EvolutionarySearch(
-                population_size=self.search.population, genetic_num_iters=self.search.generations,
-                init_min_unmeasured=min(50, self.search.population // 2)),
-            task_name=self.name, rand_state=1 + (self.seed * 7919 + len(done)) % (2**31 - 2),
-            num_threads=usable_cores(), logger=_file_logger(folder / "search.log"))
+                population_size=self.search.population,
+                genetic_num_iters=self.search.generations,
+                init_min_unmeasured=min(50, self.search.population // 2),
+            ),
+            task_name=self.name,
+            rand_state=1 + (self.seed * 7919 + len(done)) % (2**31 - 2),
+            num_threads=usable_cores(),
+            logger=_file_logger(folder / "search.log"),
+        )
         model = cost_model or BoostedTrees(self.seed)
         restored = self._restore(done, database)
         if restored:
@@ -258,15 +319,28 @@ class _Session:
             candidates, results = zip(*restored, strict=True)
             context.initialize()
             model.update(context, list(candidates), list(results))
-        recorder = RecordTrials(self.store, run.id, 1 + max((t.index for t in done), default=0),
-                                runner.evaluations, self.observer.on_trial)
+        recorder = RecordTrials(
+            self.store,
+            run.id,
+            1 + max((t.index for t in done), default=0),
+            runner.evaluations,
+            self.observer.on_trial,
+        )
         # The clean-up callback comes last: the others still look at the artifacts.
         add, update, remove = ms.measure_callback.MeasureCallback.create("default")
         self.observer.on_stage("searching")
         ms.tune.tune_tasks(
-            tasks=[context], task_weights=[1.0], work_dir=str(folder), max_trials_global=trials - len(done),
-            num_trials_per_iter=self.search.batch, builder=builder, runner=runner, database=database,
-            cost_model=model, measure_callbacks=[recorder, add, update, remove])
+            tasks=[context],
+            task_weights=[1.0],
+            work_dir=str(folder),
+            max_trials_global=trials - len(done),
+            num_trials_per_iter=self.search.batch,
+            builder=builder,
+            runner=runner,
+            database=database,
+            cost_model=model,
+            measure_callbacks=[recorder, add, update, remove],
+        )
 
     def _restore(self, done: list[Trial], database: Any) -> list[tuple[Any, Any]]:
         """Puts stored trials into a MetaSchedule database; returns them as (candidate, result)."""
@@ -275,13 +349,22 @@ class _Session:
         with self.target:
             for trial in done:
                 record = ms.database.TuningRecord.from_json(
-                    [json.loads(trial.trace_json), [trial.value if trial.ok else 1e10],
-                     json.loads(json.dumps(dict(self.machine.target))), self.arguments], workload)
+                    [
+                        json.loads(trial.trace_json),
+                        [trial.value if trial.ok else 1e10],
+                        json.loads(json.dumps(dict(self.machine.target))),
+                        self.arguments,
+                    ],
+                    workload,
+                )
                 if trial.ok:
                     database.commit_tuning_record(record)
                 candidate = record.as_measure_candidate()
-                result = ms.runner.RunnerResult([trial.value], None) if trial.ok else \
-                    ms.runner.RunnerResult(None, trial.error or str(trial.status))
+                result = (
+                    ms.runner.RunnerResult([trial.value], None)
+                    if trial.ok
+                    else ms.runner.RunnerResult(None, trial.error or str(trial.status))
+                )
                 restored.append((candidate, result))
         return restored
 
@@ -313,4 +396,3 @@ def _add_timings(path: Path, timings: dict[str, float]) -> None:
     summed = {name: round(known.get(name, 0.0) + seconds, 3) for name, seconds in timings.items()}
     if summed:
         path.write_text(json.dumps(summed))
-

@@ -84,7 +84,9 @@ def parse(text: str) -> Workload:
             raise ConfigurationError(f"'{key}' is no parameter of {kind}", f"it has {', '.join(parameters)}")
         smallest = 0 if key == "p" else 1
         if not value.isdigit() or int(value) < smallest:
-            raise ConfigurationError(f"'{item}': {key} must be a whole number from {smallest}", f"{kind}:{key}=16")
+            raise ConfigurationError(
+                f"'{item}': {key} must be a whole number from {smallest}", f"{kind}:{key}=16"
+            )
         parameters[key] = int(value)
     if "k" in parameters and "h" in parameters and parameters["k"] > parameters["h"] + 2 * parameters["p"]:
         raise ConfigurationError(f"'{text}': the kernel (k) is larger than the padded input (h + 2p)")
@@ -144,8 +146,11 @@ def _matmul_int8(p: Mapping[str, int]) -> list[Any]:
 
     a, b = _placeholder((p["m"], p["k"]), "a", "int8"), _placeholder((p["n"], p["k"]), "b", "int8")
     k = te.reduce_axis((0, p["k"]), "k")
-    out = te.compute((p["m"], p["n"]),
-                     lambda i, j: te.sum(a[i, k].astype("int32") * b[j, k].astype("int32"), axis=k), name="matmul")
+    out = te.compute(
+        (p["m"], p["n"]),
+        lambda i, j: te.sum(a[i, k].astype("int32") * b[j, k].astype("int32"), axis=k),
+        name="matmul",
+    )
     return [a, b, out]
 
 
@@ -202,20 +207,38 @@ def _matmul_operations(p: Mapping[str, int]) -> int:
 KINDS: Mapping[str, Kind] = {
     "conv2d": Kind("conv2d + bias + relu, NCHW, float32", _CONV, _conv2d, _conv_operations),
     "conv2d_nhwc": Kind("conv2d + bias + relu, NHWC, float32", _CONV, _conv2d_nhwc, _conv_operations),
-    "depthwise": Kind("depthwise conv2d + bias + relu, NCHW, float32",
-                      {"n": 1, "c": 64, "h": 56, "k": 3, "s": 1, "p": 1}, _depthwise,
-                      lambda p: 2 * prod((p["n"], p["c"], p["k"] ** 2, _out(p) ** 2))),
+    "depthwise": Kind(
+        "depthwise conv2d + bias + relu, NCHW, float32",
+        {"n": 1, "c": 64, "h": 56, "k": 3, "s": 1, "p": 1},
+        _depthwise,
+        lambda p: 2 * prod((p["n"], p["c"], p["k"] ** 2, _out(p) ** 2)),
+    ),
     "matmul": Kind("matrix product, float32", {"m": 128, "n": 128, "k": 128}, _matmul, _matmul_operations),
-    "matmul_int8": Kind("matrix product int8 x int8 -> int32", {"m": 128, "n": 128, "k": 128},
-                        _matmul_int8, _matmul_operations),
+    "matmul_int8": Kind(
+        "matrix product int8 x int8 -> int32",
+        {"m": 128, "n": 128, "k": 128},
+        _matmul_int8,
+        _matmul_operations,
+    ),
     "dense": Kind("dense + bias + relu, float32", {"m": 1, "n": 1000, "k": 512}, _dense, _matmul_operations),
-    "softmax": Kind("softmax over rows, float32", {"m": 64, "n": 1000}, _softmax, lambda p: 5 * p["m"] * p["n"]),
-    "layer_norm": Kind("layer norm over rows, float32", {"m": 128, "n": 768}, _layer_norm,
-                       lambda p: 7 * p["m"] * p["n"]),
-    "max_pool": Kind("max pooling, NCHW, float32", {"n": 1, "c": 64, "h": 112, "k": 3, "s": 2, "p": 1},
-                     _max_pool, lambda p: prod((p["n"], p["c"], p["k"] ** 2, _out(p) ** 2))),
-    "add_relu": Kind("element-wise add + relu, float32 (memory-bound)", {"m": 512, "n": 1024}, _add_relu,
-                     lambda p: 2 * p["m"] * p["n"]),
+    "softmax": Kind(
+        "softmax over rows, float32", {"m": 64, "n": 1000}, _softmax, lambda p: 5 * p["m"] * p["n"]
+    ),
+    "layer_norm": Kind(
+        "layer norm over rows, float32", {"m": 128, "n": 768}, _layer_norm, lambda p: 7 * p["m"] * p["n"]
+    ),
+    "max_pool": Kind(
+        "max pooling, NCHW, float32",
+        {"n": 1, "c": 64, "h": 112, "k": 3, "s": 2, "p": 1},
+        _max_pool,
+        lambda p: prod((p["n"], p["c"], p["k"] ** 2, _out(p) ** 2)),
+    ),
+    "add_relu": Kind(
+        "element-wise add + relu, float32 (memory-bound)",
+        {"m": 512, "n": 1024},
+        _add_relu,
+        lambda p: 2 * p["m"] * p["n"],
+    ),
 }
 
 

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`simtune simulate`: run one file and print what was counted."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from simtune.build.elf import Elf
+from simtune.build.image import Tensor
+from simtune.cli.output import count as count_text
+from simtune.cli.output import emit_json, json_option, seconds
+from simtune.counters import SCHEMA
+from simtune.errors import ConfigurationError, InputFileError
+from simtune.jobs import Limits, Outcome, SimJob
+from simtune.machines.model import Machine
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.option("--machine", "-m", required=True, help="Machine name, path of a machine file, or 'host'.")
+@click.option(
+    "--args",
+    "signature",
+    help="Tensors in argument order, the last one the output: "
+    "float32:1x64x56x56,float32:64x64x3x3,...; for files that 'simtune' did not build.",
+)
+@click.option(
+    "--expect",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="File with the right output, raw; a different answer is a failure.",
+)
+@click.option("--rtol", default=1e-3, show_default=True, help="Relative tolerance of --expect.")
+@click.option("--atol", default=1e-4, show_default=True, help="Absolute tolerance of --expect.")
+@click.option("--simulator", default="qemu", show_default=True, help="See 'simtune doctor'.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the inputs.")
+@click.option("--warmup", default=0, show_default=True, help="Calls before the one that counts.")
+@click.option(
+    "--count",
+    "models",
+    multiple=True,
+    type=click.Choice(["branch", "prefetch", "blocks"]),
+    help="Models to switch on beside caches and issue; may be repeated.",
+)
+@click.option("--timeout", default=120.0, show_default=True, help="Seconds.")
+@click.option("--max-instructions", type=int, help="Cut off after so many instructions.")
+@json_option
+def command(
+    file: Path,
+    arguments: tuple[str, ...],
+    machine: str,
+    signature: str | None,
+    expect: Path | None,
+    rtol: float,
+    atol: float,
+    simulator: str,
+    seed: int,
+    warmup: int,
+    models: tuple[str, ...],
+    timeout: float,
+    max_instructions: int | None,
+    as_json: bool,
+) -> None:
+    """Run FILE (an object, a TVM tar, or a static executable) and print its counters.
+
+    Exits with 0 when it ran and was right, with 1 when it failed, with 2 when it cannot be run.
+    An executable that simtune linked is counted inside its marked region, any other one as a
+    whole; ARGUMENTS are its command line, after '--'.
+
+    \b
+    Example:
+      simtune simulate candidate.o --machine sifive-u74
+      simtune simulate kernel.tar --machine cortex-a72 --args float32:64x64,float32:64x64,float32:64x64
+    """
+    from simtune.machines.load import load_machine
+
+    loaded = load_machine(machine)
+    limits = Limits(wall_s=timeout, cpu_s=timeout, instructions=max_instructions)
+    elf = Elf.read(file) if _starts_like_elf(file) else None
+    if elf is not None and elf.is_executable:
+        outcome = _run_executable(file, elf, loaded, arguments, simulator, limits, models)
+    else:
+        if arguments:
+            raise ConfigurationError(
+                "only an executable takes arguments", "use --args for the tensors of an object"
+            )
+        outcome = _run_object(
+            file, loaded, signature, expect, (rtol, atol), simulator, seed, warmup, limits, models
+        )
+    predicted = _predict(outcome, loaded)
+    if as_json:
+        emit_json(_as_dict(outcome, loaded, predicted))
+    else:
+        _print(outcome, loaded, predicted)
+    sys.exit(0 if outcome.ok else 1)
+
+
+def _starts_like_elf(file: Path) -> bool:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(4) == b"\x7fELF"
+    except OSError as error:
+        raise InputFileError(f"cannot read {file}: {error.strerror}", "check the path") from None
+
+
+def _run_executable(
+    file: Path,
+    elf: Elf,
+    machine: Machine,
+    arguments: tuple[str, ...],
+    simulator: str,
+    limits: Limits,
+    models: tuple[str, ...],
+) -> Outcome:
+    from simtune.simulators.base import get_simulator
+
+    if elf.isa != machine.isa.name:
+        raise InputFileError(
+            f"{file} is for {elf.isa}, {machine.name} is {machine.isa.name}",
+            "choose a machine of that instruction set, see 'simtune machines list'",
+        )
+    if not elf.is_static:
+        raise InputFileError(f"{file} is dynamically linked", "link it with -static")
+    adapter = get_simulator(simulator)
+    capability = adapter.probe(machine)
+    if not capability.available:
+        raise ConfigurationError(f"simulator {simulator}: {capability.reason}", capability.fix)
+    return adapter.run(SimJob(file.resolve(), machine, arguments, limits, models))
+
+
+def _run_object(
+    file: Path,
+    machine: Machine,
+    signature: str | None,
+    expect: Path | None,
+    tolerance: tuple[float, float],
+    simulator: str,
+    seed: int,
+    warmup: int,
+    limits: Limits,
+    models: tuple[str, ...],
+) -> Outcome:
+    from simtune.build.expectation import Expectation
+    from simtune.evaluate import Candidate, Evaluator
+    from simtune.predictors.analytical import AnalyticalPredictor
+    from simtune.predictors.objective import resolve_objective
+    from simtune.records.store import RecordStore
+    from simtune.simulators.base import get_simulator
+
+    tensors = tuple(Tensor.parse(text.strip()) for text in signature.split(",")) if signature else ()
+    expected = None
+    if expect is not None:
+        digest = hashlib.sha256(expect.read_bytes()).hexdigest()
+        expected = Expectation(expect.resolve(), digest, *tolerance, constant=False)
+    with RecordStore(":memory:") as store:
+        evaluator = Evaluator(
+            machine,
+            get_simulator(simulator),
+            AnalyticalPredictor(),
+            resolve_objective("latency"),
+            store,
+            jobs=1,
+            limits=limits,
+            count=models,
+            seed=seed,
+            warmup=warmup,
+        )
+        try:
+            evaluation = evaluator.evaluate(Candidate(file, tensors, expected, expected))
+        finally:
+            evaluator.close()
+    if evaluation.outcome is None:  # it never came to a simulation: the file is at fault
+        raise InputFileError(evaluation.error)
+    return evaluation.outcome
+
+
+def _predict(outcome: Outcome, machine: Machine) -> float | None:
+    from simtune.predictors.analytical import AnalyticalPredictor
+
+    if outcome.counters is None:
+        return None
+    return AnalyticalPredictor().predict(outcome.counters, machine)
+
+
+def _as_dict(outcome: Outcome, machine: Machine, predicted: float | None) -> dict[str, Any]:
+    return {
+        "status": outcome.status,
+        "stage": outcome.stage if not outcome.ok else "",
+        "error": outcome.error,
+        "machine": machine.name,
+        "machine_digest": machine.digest(),
+        "predicted_s": predicted,
+        "counters": dict(outcome.counters) if outcome.counters else None,
+        "simulator": outcome.counters.simulator if outcome.counters else None,
+        "schema_version": outcome.counters.schema_version if outcome.counters else None,
+        "output": dict(outcome.output),
+        "wall_s": outcome.wall_s,
+        "cpu_s": outcome.cpu_s,
+        "peak_rss": outcome.peak_rss,
+        "command": outcome.command,
+        "blocks": [
+            {
+                "address": b.address,
+                "executions": b.executions,
+                "instructions": b.instructions,
+                "code": b.code.hex(),
+            }
+            for b in outcome.blocks
+        ],
+    }
+
+
+def _print(outcome: Outcome, machine: Machine, predicted: float | None) -> None:
+    console = Console()
+    if not outcome.ok:
+        click.echo(f"simtune: {outcome.status} in {outcome.stage}: {outcome.error}", err=True)
+        if outcome.command:
+            click.echo(f"  again: {outcome.command}", err=True)
+    if outcome.counters is None:
+        return
+    table = Table(title=f"{machine.name}, {outcome.counters.simulator}", title_justify="left")
+    table.add_column("counter")
+    table.add_column("value", justify="right")
+    table.add_column("unit")
+    table.add_column("meaning", style="dim")
+    for name, value in outcome.counters.items():
+        if value or not name.startswith("insn."):  # classes that never occur would fill the screen
+            table.add_row(name, count_text(value), SCHEMA[name].unit, SCHEMA[name].meaning)
+    console.print(table)
+    for name, text in outcome.output.items():
+        if name in ("checksum", "max_abs_error"):
+            click.echo(f"{name}: {text}")
+    if outcome.blocks:
+        blocks = Table(title="hottest blocks", title_justify="left")
+        for column in ("address", "executions", "instructions"):
+            blocks.add_column(column, justify="right")
+        for block in outcome.blocks[:10]:
+            blocks.add_row(hex(block.address), count_text(block.executions), str(block.instructions))
+        console.print(blocks)
+    if predicted is not None:
+        click.echo(f"predicted time: {seconds(predicted)} (analytical model of {machine.name})")
+    click.echo(f"simulated in {seconds(outcome.wall_s)}, {outcome.peak_rss / 2**20:.0f} MiB")

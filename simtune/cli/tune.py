@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`simtune tune`: tune one workload in simulation, with live progress."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from simtune.cli.output import emit_json, json_option, seconds
+from simtune.errors import SimtuneError
+
+
+@click.command()
+@click.argument("workload")
+@click.option("--machine", "-m", required=True, help="Machine name, path of a machine file, or 'host'.")
+@click.option(
+    "--trials", "-n", default=64, show_default=True, help="Trials of the whole run, stored ones included."
+)
+@click.option(
+    "--records", type=click.Path(path_type=Path), help="Record store  [default: simtune-records.db]"
+)
+@click.option("--work-dir", type=click.Path(path_type=Path), help="Logs, report  [default: simtune-runs/RUN]")
+@click.option("--simulator", default="qemu", show_default=True, help="See 'simtune doctor'.")
+@click.option(
+    "--objective",
+    default="latency",
+    show_default=True,
+    help="latency, energy, a counter, or an expression over counters.",
+)
+@click.option("--jobs", "-j", type=int, help="Builds and simulations at once  [default: all usable cores]")
+@click.option("--seed", default=0, show_default=True, help="Seed of the search and of the inputs.")
+@click.option("--batch", default=32, show_default=True, help="Candidates per round of the search.")
+@click.option(
+    "--straggler",
+    default=10.0,
+    show_default=True,
+    help="Cut a candidate off at this many times the instructions of the best; 0 never does.",
+)
+@click.option("--warmup", default=0, show_default=True, help="Calls before the one that counts.")
+@click.option(
+    "--count",
+    multiple=True,
+    type=click.Choice(["branch", "prefetch", "blocks"]),
+    help="Models to switch on beside caches and issue; may be repeated.",
+)
+@click.option("--timeout", default=120.0, show_default=True, help="Seconds per simulation.")
+@click.option("--fresh", is_flag=True, help="Start a new run instead of taking up the stored one.")
+@click.option("--report/--no-report", default=True, help="Write the HTML report.")
+@json_option
+def command(
+    workload: str,
+    machine: str,
+    trials: int,
+    records: Path | None,
+    work_dir: Path | None,
+    simulator: str,
+    objective: str,
+    jobs: int | None,
+    seed: int,
+    batch: int,
+    straggler: float,
+    warmup: int,
+    count: tuple[str, ...],
+    timeout: float,
+    fresh: bool,
+    report: bool,
+    as_json: bool,
+) -> None:
+    """Tune WORKLOAD for a machine, every candidate in a simulator.
+
+    WORKLOAD is a name or a parametric form, see 'simtune workloads list'. Interrupt at any time:
+    the same command goes on where it ended, and no finished simulation runs twice.
+
+    \b
+    Example:
+      simtune tune resnet18.conv2_x --machine sifive-u74 --trials 64
+      simtune tune matmul:m=128,n=128,k=128 --machine cortex-a72 --objective dram_bytes
+    """
+    from simtune.cli.progress import make_observer
+    from simtune.jobs import Limits
+    from simtune.machines.load import load_machine
+    from simtune.records.database import default_store_path
+    from simtune.tuning.workloads import parse
+
+    # Cheap checks first: a typing error must not wait for TVM's import.
+    parsed, loaded = parse(workload), load_machine(machine)
+    store_path = records or default_store_path()
+    store_path.parent.mkdir(parents=True, exist_ok=True)
+    with make_observer(parsed.name, loaded.name, quiet=as_json) as observer:
+        from simtune.tuning.tune import Search, tune
+
+        result = tune(
+            parsed,
+            loaded,
+            trials,
+            records=store_path,
+            simulator=simulator,
+            objective=objective,
+            seed=seed,
+            search=Search(batch=batch),
+            jobs=jobs,
+            limits=Limits(wall_s=timeout, cpu_s=timeout),
+            count=count,
+            warmup=warmup,
+            straggler_factor=straggler or None,
+            work_dir=work_dir,
+            fresh=fresh,
+            observer=observer,
+        )
+    folder = work_dir or Path("simtune-runs") / result.run
+    page = _report(store_path, result.run, folder) if report else None
+    if as_json:
+        emit_json(
+            {
+                "run": result.run,
+                "workload": parsed.name,
+                "machine": loaded.name,
+                "trials": result.trials,
+                "failures": result.failures,
+                "resumed": result.resumed,
+                "gain": result.gain,
+                "best": _brief(result.best),
+                "reference": _brief(result.reference),
+                "timings": result.timings,
+                "records": store_path,
+                "report": page,
+            }
+        )
+        return
+    _print(result, objective, store_path, page)
+
+
+def _brief(trial: Any) -> dict[str, Any] | None:
+    if trial is None:
+        return None
+    values = asdict(trial)
+    del values["trace_json"]
+    return values
+
+
+def _print(result: Any, objective: str, store_path: Path, page: Path | None) -> None:
+    form = seconds if objective == "latency" else "{:,.6g}".format
+    what = "predicted time" if objective == "latency" else objective
+    if result.reference is not None and result.reference.value is not None:
+        click.echo(f"TVM's default schedule  {what} {form(result.reference.value)}")
+    if result.best is None:
+        click.echo(f"no candidate succeeded; see 'simtune records show {result.run} --records {store_path}'")
+    else:
+        gain = f", {result.gain:.2f} times better" if result.gain else ""
+        click.echo(
+            f"best schedule           {what} {form(result.best.value)}{gain} (trial {result.best.index})"
+        )
+    resumed = f", {result.resumed} of them from before" if result.resumed else ""
+    click.echo(f"{result.trials} trials{resumed}, {result.failures} failed; run {result.run} in {store_path}")
+    if page is not None:
+        click.echo(f"report: {page}")
+
+
+def _report(store_path: Path, run: str, folder: Path) -> Path | None:
+    """The report is a by-product: a failure must not hide the result of the tuning."""
+    from simtune.records.store import RecordStore
+    from simtune.report import write_report
+
+    try:
+        with RecordStore(store_path) as store:
+            return write_report(store, run, folder / "report.html")
+    except (SimtuneError, OSError) as error:
+        click.echo(f"no report written: {error}", err=True)
+        return None
