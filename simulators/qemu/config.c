@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The configuration file: one setting per line, a key and its values. Unknown keys are errors, so
+ * that the Python side and this one cannot drift apart unnoticed.
+ *
+ *   roi marker|all              limit INSTRUCTIONS           blocks N
+ *   l1i SETS WAYS LINE          l1d, l2, l3 likewise         l1i_mode footprint|callback
+ *   branch TABLE_BITS HISTORY_BITS                           prefetch STREAMS DEGREE DISTANCE
+ *   issue in-order|out-of-order WIDTH                        class NAME LATENCY BUSY PORT_MASK
+ *   verify 0|1                  (checks every address that the plugin derives; for tests)
+ */
+#include "model.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+struct config config = {.distance = 1};
+struct cache levels[N_LEVELS];
+
+const char *const level_names[N_LEVELS] = {"l1i", "l1d", "l2", "l3"};
+
+const char *const class_names[N_CLASSES] = {
+    "int_alu", "int_mul", "int_div", "load", "store", "atomic", "branch", "jump", "fp_add", "fp_mul",
+    "fp_fma", "fp_div", "fp_misc", "vec_alu", "vec_mul", "vec_fp_add", "vec_fp_mul", "vec_fp_fma",
+    "vec_fp_div", "vec_misc", "vec_shuffle", "vec_load", "vec_store", "vec_config", "other"};
+
+void config_complain(const char *text, int length)
+{
+    if (write(STDERR_FILENO, text, (size_t)length) < 0)
+        return; /* nowhere left to complain */
+}
+
+static bool read_level(unsigned level, const char *values)
+{
+    unsigned sets, ways, line;
+    if (sscanf(values, "%u %u %u", &sets, &ways, &line) != 3)
+        return false;
+    config.has_level[level] = true;
+    return cache_init(&levels[level], sets, ways, line, NULL);
+}
+
+static bool read_class(const char *values)
+{
+    char name[32];
+    struct class_timing t;
+    if (sscanf(values, "%31s %u %u %x", name, &t.latency, &t.busy, &t.ports) != 4 || !t.ports)
+        return false;
+    for (unsigned n = 0; n < N_CLASSES; n++)
+        if (!strcmp(name, class_names[n])) {
+            config.classes[n] = t;
+            return true;
+        }
+    return false;
+}
+
+static bool read_setting(const char *key, const char *values)
+{
+    char word[32] = "";
+    sscanf(values, "%31s", word);
+    if (!strcmp(key, "roi"))
+        config.roi_all = !strcmp(word, "all");
+    else if (!strcmp(key, "limit"))
+        return sscanf(values, "%lu", &config.limit) == 1;
+    else if (!strcmp(key, "blocks"))
+        return sscanf(values, "%u", &config.hot_blocks) == 1;
+    else if (!strcmp(key, "verify"))
+        config.verify = *word == '1';
+    else if (!strcmp(key, "l1i_mode"))
+        config.l1i_callback = !strcmp(word, "callback");
+    else if (!strcmp(key, "branch"))
+        return sscanf(values, "%u %u", &config.gshare_table_bits, &config.gshare_history_bits) == 2 &&
+               config.gshare_table_bits <= 28 && config.gshare_history_bits <= 63;
+    else if (!strcmp(key, "prefetch"))
+        return sscanf(values, "%u %u %u", &config.streams, &config.degree, &config.distance) == 3;
+    else if (!strcmp(key, "issue")) {
+        config.out_of_order = !strcmp(word, "out-of-order");
+        return sscanf(values, "%*s %u", &config.issue_width) == 1;
+    } else if (!strcmp(key, "class"))
+        return read_class(values);
+    else {
+        for (unsigned n = 0; n < N_LEVELS; n++)
+            if (!strcmp(key, level_names[n]))
+                return read_level(n, values);
+        return false;
+    }
+    return true;
+}
+
+bool config_read(const char *path)
+{
+    char line[256], message[512];
+    FILE *file = fopen(path, "re");
+    bool good = file != NULL;
+    while (good && fgets(line, sizeof line, file)) {
+        char key[32];
+        int used = 0;
+        if (sscanf(line, "%31s %n", key, &used) == 1 && *key != '#')
+            good = read_setting(key, line + used);
+    }
+    if (file)
+        fclose(file);
+    if (good) {
+        struct cache *below = NULL;
+        for (unsigned n = L3; n >= L2; n--)
+            if (config.has_level[n]) {
+                levels[n].next = below;
+                levels[n].enabled = true;
+                below = &levels[n];
+            }
+        levels[L1I].next = levels[L1D].next = below;
+        return true;
+    }
+    int n = snprintf(message, sizeof message, "simtune plugin: bad configuration %.200s: %.200s\n", path,
+                     file ? line : "cannot be opened");
+    config_complain(message, n);
+    return false;
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the parts of the plugin share: configuration, the block table and the running totals. */
+#ifndef SIMTUNE_MODEL_H
+#define SIMTUNE_MODEL_H
+
+#include "cache.h"
+#include "compat.h"
+#include "decode.h"
+
+enum { L1I, L1D, L2, L3, N_LEVELS };
+extern const char *const level_names[N_LEVELS];
+
+enum { MAX_PORTS = 24 };
+
+struct class_timing {
+    unsigned latency, busy;
+    uint32_t ports;
+};
+
+struct config {
+    bool roi_all, l1i_callback, verify, out_of_order;
+    uint64_t limit;       /* instructions inside the region, 0 = none */
+    unsigned hot_blocks;  /* how many to report */
+    unsigned issue_width; /* 0 = no issue model */
+    struct class_timing classes[N_CLASSES];
+    bool has_level[N_LEVELS];
+    unsigned gshare_table_bits, gshare_history_bits; /* 0 table bits = no predictor */
+    unsigned streams, degree, distance;              /* 0 streams = no prefetcher */
+    char out[4096];
+};
+extern struct config config;
+
+/* False after a message on stderr. */
+bool config_read(const char *path);
+void config_complain(const char *text, int length);
+
+/*
+ * A run of instructions that always execute together: a translation block, or the piece of one
+ * between two region markers. `executions` holds those of finished regions; `base` is the counter
+ * at the start of the current one.
+ */
+struct block {
+    uint64_t pc, executions, base;
+    uint64_t fall_through; /* after a conditional branch at the end, otherwise 0 */
+    uint32_t code_bytes;
+    uint16_t insns, classes[N_CLASSES];
+    uint16_t loads, stores, line_reads, line_writes;
+    uint32_t load_bytes, store_bytes, issue_millicycles;
+    uint8_t *code;
+};
+
+/* Blocks never move, and the watchdog reads them while the guest runs. */
+struct block *block_new(struct qemu_plugin_insn *first);
+unsigned block_total(void);
+struct block *block_at(unsigned index);
+uint64_t block_counter(unsigned index);
+
+/* Totals that only callbacks can know. */
+struct totals {
+    uint64_t line_reads, line_writes; /* beyond the one line per static access */
+    uint64_t loads, stores, load_bytes, store_bytes;
+    uint64_t verified_bytes, mispredicts, prefetches;
+};
+extern struct totals totals;
+extern struct cache levels[N_LEVELS];
+extern bool counting; /* inside the region of interest */
+
+/* access.c: instruments the accesses of one translation block. */
+void access_begin_block(void);
+void access_insn(struct qemu_plugin_insn *, const struct insn *, struct block *);
+void access_barrier(void); /* the accesses so far are done before what follows */
+void access_enable(bool enabled);
+
+/* branch.c, prefetch.c, issue.c */
+bool branch_init(void);
+void branch_reset_history(void);
+void branch_block(unsigned vcpu, void *block);
+bool prefetch_init(void);
+void prefetch_observe(uint64_t pc, uint64_t address);
+unsigned issue_cost(const struct insn *insns, unsigned n, bool loops);
+
+/* report.c */
+enum { STATUS_COMPLETE, STATUS_NO_REGION, STATUS_OPEN_REGION, STATUS_LIMIT, STATUS_NEEDS_L1I };
+enum { EXIT_LIMIT = 99, EXIT_NEEDS_L1I = 98 };
+bool report_write(int status);
+uint64_t report_instructions(void);
+
+#endif
