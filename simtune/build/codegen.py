@@ -57,7 +57,7 @@ def emit(module_json: str, target: Any, path: str) -> dict[str, Any]:
     """
     import tvm
     from tvm import tirx
-    from tvm.driver import build
+    from tvm.tirx import build
     from tvm.runtime.executable import Executable
     from tvm.s_tir.transform import RemoveWeightLayoutRewriteBlock
 
