@@ -57,9 +57,9 @@ def emit(module_json: str, target: Any, path: str) -> dict[str, Any]:
     """
     import tvm
     from tvm import tirx
-    from tvm.tirx import build
     from tvm.runtime.executable import Executable
     from tvm.s_tir.transform import RemoveWeightLayoutRewriteBlock
+    from tvm.tirx import build
 
     module = tvm.ir.load_json(module_json)
     kernels = {}

@@ -137,9 +137,9 @@ def compile_network(
     """
     import tvm
     from tvm import relax, tirx
-    from tvm.tirx import build
     from tvm.runtime.executable import Executable
     from tvm.target import Target
+    from tvm.tirx import build
 
     target = Target(dict(machine.target))
     if database is not None:
