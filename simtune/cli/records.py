@@ -20,11 +20,10 @@ from simtune.cli.output import count, emit_json, json_option, seconds
 from simtune.counters import SCHEMA
 from simtune.errors import ConfigurationError, RecordError
 from simtune.records.check import check as find_damage
-from simtune.records.database import default_store_path
 from simtune.records.export import export_csv, export_parquet
 from simtune.records.model import Run, Simulation, Trial
 from simtune.records.salvage import salvage as save_intact
-from simtune.records.store import RecordStore, open_existing
+from simtune.records.store import RecordStore, default_store_path, open_existing
 from simtune.records.tvm_format import Times, export_tvm
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -343,9 +342,9 @@ def _pairs(title: str) -> Table:
 
 
 def _print(content: Table | str) -> None:
-    console = Console(highlight=False)
-    # Output into a pipe or file is for other programs: never wrap it to a made-up width.
-    console.print(content, width=None if console.is_terminal else 250)
+    # Output into a pipe or a file is for other programs: it is not folded to a made-up width.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
+    console.print(content, markup=isinstance(content, Table))
 
 
 def _when(moment: float) -> str:

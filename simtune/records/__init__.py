@@ -8,7 +8,6 @@ Example:
     True
 """
 
-from simtune.records.database import default_store_path
 from simtune.records.model import (
     Conditions,
     Measurement,
@@ -23,7 +22,7 @@ from simtune.records.model import (
     content_hash,
     simulation_key,
 )
-from simtune.records.store import RecordStore
+from simtune.records.store import RecordStore, default_store_path, open_existing
 
 __all__ = [
     "Conditions",
@@ -39,5 +38,6 @@ __all__ = [
     "config_digest",
     "content_hash",
     "default_store_path",
+    "open_existing",
     "simulation_key",
 ]

@@ -93,14 +93,14 @@ def trial_table(store: RecordStore, runs: Iterable[Run] | None = None) -> Iterat
 def export_csv(store: RecordStore, path: Path, runs: Iterable[Run] | None = None) -> int:
     """Writes the trials as CSV (UTF-8, with a header; absent values are empty). Returns their number."""
     number = 0
-    with whole_file(path) as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
+    with whole_file(path) as file:
+        text = io.TextIOWrapper(file, "utf-8", newline="")
         writer = csv.DictWriter(text, list(COLUMNS), lineterminator="\n")
         writer.writeheader()
         for row in trial_table(store, runs):
             writer.writerow(row)
             number += 1
-        text.flush()
-        text.detach()
+        text.detach()  # flushes, and leaves the file open for its fsync
     return number
 
 

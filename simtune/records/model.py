@@ -16,8 +16,10 @@ from simtune.jobs import Outcome, Status
 
 
 def plain(value: Any) -> Any:
-    """A value JSON knows, for one it does not: numpy scalars as numbers, the rest as text."""
-    return value.item() if hasattr(value, "item") else str(value)
+    """What JSON does not know: numpy scalars and TVM's immediates as numbers, the rest as text."""
+    if hasattr(value, "item"):
+        return value.item()
+    return value.value if hasattr(value, "value") else str(value)
 
 
 def canonical_json(value: Any) -> str:
@@ -194,8 +196,9 @@ class Trial:
     Attributes:
         index: position in the run, from 0.
         candidate: hash that names the candidate, chosen by the tuner.
-        trace_json: JSON text of ``Trace.as_json()`` of TVM's schedule, the first element of its
-            tuning record; empty when there is none (it is then left out of TVM exports).
+        trace_json: JSON text of the schedule's trace, the first element of TVM's
+            ``TuningRecord.as_json()`` (``Trace.as_json()`` has the same content, but keeps TVM's
+            own integers); empty when there is none (it is then left out of TVM exports).
         simulation: key of its simulation, None when it never came that far.
         stage: where a failure happened.
         error, command: tail of the message and a shell command that reproduces it, for failures

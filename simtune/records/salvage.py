@@ -126,7 +126,7 @@ def _until_error(
                 yield row
             else:
                 report.damaged[table.name] = report.damaged.get(table.name, 0) + 1
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, UnicodeDecodeError):  # the latter from a damaged column name
         report.unreadable.append(table.name)
 
 

@@ -100,7 +100,10 @@ class Session:
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """All rows of a SELECT, for reports that no method here gives; see `migrations` for the tables."""
         with self._lock, translated(self.path):
-            return self._open().execute(sql, parameters).fetchall()
+            try:
+                return self._open().execute(sql, parameters).fetchall()
+            except UnicodeDecodeError as error:  # from a damaged column name, not from a value
+                raise sqlite3.DatabaseError(f"malformed schema: {error}") from error
 
     def scan(self, sql: str, key: str, filters: Mapping[str, Any] | None = None) -> Iterator[Any]:
         """Rows of a SELECT in the order of the integer `key`, which must be its first column.

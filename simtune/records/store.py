@@ -21,6 +21,7 @@ from simtune.errors import RecordError
 from simtune.jobs import Outcome, Status
 from simtune.records import rows, tables
 from simtune.records.database import MEMORY
+from simtune.records.database import default_store_path as default_store_path
 from simtune.records.model import (
     Conditions,
     Measurement,
@@ -264,8 +265,8 @@ class RecordStore(Session):
 
     def best_trial(
         self,
-        *,
         run: str | None = None,
+        *,
         workload: str | None = None,
         machine_digest: str | None = None,
         by: str = "value",

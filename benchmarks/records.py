@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How fast the record store is: inserts, single commits, look-ups, and the scan of a resume.
+
+Prints one JSON document. Example:
+  python benchmarks/records.py --records 1000000 --seed 7
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import sqlite3
+import tempfile
+import time
+from pathlib import Path
+
+from simtune.counters import SCHEMA, Counters
+from simtune.jobs import Outcome, Status
+from simtune.records import Conditions, RecordStore, Run, Simulation, Trial, Workload
+
+BATCH = 1000
+SINGLE = 1000
+LOOKUPS = 2000
+
+
+def simulation(number: int, chosen: random.Random) -> Simulation:
+    """An outcome with every counter of the schema, as large as real ones."""
+    counters = Counters({name: float(chosen.randrange(10**9)) for name in SCHEMA}, "qemu 7.2.22")
+    outcome = Outcome(
+        Status.OK,
+        counters=counters,
+        output={"checksum": f"{chosen.getrandbits(64):016x}", "max_error": "1.2e-07"},
+        command="qemu-riscv64 -plugin simtune.so,config=machine.cfg ./candidate --seed 7",
+        wall_s=chosen.random(),
+        cpu_s=chosen.random(),
+        peak_rss=50 << 20,
+    )
+    conditions = Conditions(
+        f"{chosen.getrandbits(256):064x}", "qemu", "7.2.22", "0f3a", ("--seed", "7"), number
+    )
+    return Simulation(conditions, outcome)
+
+
+def trial(run: Run, index: int, key: str, chosen: random.Random) -> Trial:
+    tiles = [[f"SamplePerfectTile{i}", [chosen.randrange(64) for _ in range(4)]] for i in range(30)]
+    return Trial(
+        run.id, index, key, Status.OK, json.dumps([tiles, []]), key, value=chosen.random(), predicted_s=1e-3
+    )
+
+
+def measure(path: Path, records: int, seed: int) -> dict[str, float]:
+    """Rates and times; making the values is left out of them."""
+    chosen = random.Random(seed)
+    inserting = inserting_cpu = trial_s = 0.0
+    keys: list[str] = []
+    with RecordStore(path) as store:
+        workload = store.put_workload(Workload("benchmark", []))
+        run = store.start_run(workload, "sifive-u74", "0f3a")
+        for first in range(0, records, BATCH):
+            batch = [simulation(number, chosen) for number in range(first, min(first + BATCH, records))]
+            keys = [item.key for item in batch]
+            trials = [trial(run, first + i, key, chosen) for i, key in enumerate(keys)]
+            start, start_cpu = time.perf_counter(), time.process_time()
+            store.put_simulations(batch)
+            inserting += time.perf_counter() - start
+            inserting_cpu += time.process_time() - start_cpu
+            start = time.perf_counter()
+            store.put_trials(trials)
+            trial_s += time.perf_counter() - start
+        single = [simulation(records + number, chosen) for number in range(SINGLE)]
+        start = time.perf_counter()
+        for item in single:
+            store.put_simulation(item.conditions, item.outcome)
+        single_s = time.perf_counter() - start
+        start = time.perf_counter()
+        for _ in range(LOOKUPS):
+            assert store.get_simulation(chosen.choice(keys)) is not None
+        lookup_s = time.perf_counter() - start
+        size = store.size()
+    start = time.perf_counter()
+    with RecordStore(path, create=False) as store:
+        found = sum(1 for _ in store.trial_briefs(run.id))
+    resume_s = time.perf_counter() - start
+    assert found == records
+    return {
+        "inserts_per_s": records / inserting,
+        "inserts_per_cpu_s": records / inserting_cpu,
+        "trial_inserts_per_s": records / trial_s,
+        "single_commits_per_s": SINGLE / single_s,
+        "lookups_per_s": LOOKUPS / lookup_s,
+        "resume_scan_s": resume_s,
+        "bytes_per_record": size / records,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--records", type=int, default=100_000, help="simulations, each with a trial")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--folder", type=Path, help="where to put the store (default: a temporary folder)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        results = measure(Path(folder) / "records.db", options.records, options.seed)
+    conditions = {
+        "records": options.records,
+        "seed": options.seed,
+        "batch": BATCH,
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "machine": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+    }
+    print(json.dumps({"benchmark": "records", "conditions": conditions, "results": results}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
