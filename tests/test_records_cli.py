@@ -76,6 +76,7 @@ def test_show_run(path: Path) -> None:
     assert data["statuses"] == {"ok": 16, "crashed": 4, "build_failed": 1}
     assert data["best"]["index"] == 18
     assert len(data["failures"]) == 5
+    assert data["failures"][0] == {"index": 4, "status": "crashed", "stage": "simulate", "error": "SIGSEGV"}
 
 
 def test_show_trial(path: Path) -> None:

@@ -246,11 +246,19 @@ def _describe_run(store: RecordStore, run: Run) -> dict[str, Any]:
         "statuses": {str(status): number for status, number in store.status_counts(run.id).items()},
         "best": best and {"index": best.index, "value": best.value, "measured_s": best.measured_s},
         "reference": reference and {"index": reference.index, "value": reference.value},
-        "failures": [
-            {"index": t.index, "status": str(t.status), "stage": t.stage, "error": t.error}
-            for t in store.trials(run.id)
-            if not t.ok
-        ],
+        "failures": [_failure(store, trial) for trial in store.trials(run.id) if not trial.ok],
+    }
+
+
+def _failure(store: RecordStore, trial: Trial) -> dict[str, Any]:
+    """Where and why a trial failed; after its build, the simulation knows."""
+    simulation = store.simulation(trial.simulation) if trial.simulation and not trial.error else None
+    outcome = simulation.outcome if simulation else None
+    return {
+        "index": trial.index,
+        "status": str(trial.status),
+        "stage": trial.stage or (outcome.stage if outcome else ""),
+        "error": trial.error or (outcome.error if outcome else ""),
     }
 
 
