@@ -97,7 +97,7 @@ def read_with_parents(path: Path) -> dict[str, Any]:
         if parent is not None and (not isinstance(parent, str) or not parent or parent == HOST):
             raise MachineFileError(
                 f"{current}: extends is {parent!r}; allowed: the name or path of a machine file",
-                "name the machine this one derives from, such as extends = \"cortex-a72\"",
+                'name the machine this one derives from, such as extends = "cortex-a72"',
             )
         if layers:
             layer = {key: value for key, value in layer.items() if key not in _OWN_KEYS}
