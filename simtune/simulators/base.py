@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a simulator adapter is, and how one is found by name.
+
+An adapter turns a `SimJob` into an `Outcome`. Adapters outside simtune register a class or a
+function without arguments under the entry-point group ``simtune.simulators``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import threading
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Protocol, runtime_checkable
+
+from simtune.errors import ConfigurationError
+from simtune.jobs import Outcome, SimJob
+from simtune.machines.model import Machine
+
+ENTRY_POINT_GROUP = "simtune.simulators"
+
+#: Adapters that come with simtune, also found when it runs from a checkout without metadata.
+_BUILT_IN = {
+    "qemu": "simtune.simulators.qemu:QemuSimulator",
+    "native": "simtune.simulators.native:NativeSimulator",
+}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Capability:
+    """What an adapter can do here.
+
+    Attributes:
+        available: whether `run` can work; with a machine given to `probe`, for that machine.
+        version: of the simulator, empty when not found.
+        path: of the simulator's program, empty when not found.
+        isas: instruction sets that work here.
+        counters: names from `simtune.counters.SCHEMA` that it can give.
+        reason: why it is not available, empty otherwise.
+        fix: a command or an action that makes it available.
+    """
+
+    available: bool
+    version: str = ""
+    path: str = ""
+    isas: tuple[str, ...] = ()
+    counters: frozenset[str] = frozenset()
+    reason: str = ""
+    fix: str = ""
+
+
+@runtime_checkable
+class Simulator(Protocol):
+    """One simulator. Instances are used by several threads at once."""
+
+    @property
+    def name(self) -> str:
+        """Short name, such as ``"qemu"``."""
+
+    def probe(self, machine: Machine | None = None) -> Capability:
+        """Says what works here: in general, or for one machine. Never raises."""
+
+    def run(self, job: SimJob, cancel: threading.Event | None = None) -> Outcome:
+        """Runs one job. Whatever the executable does becomes an `Outcome`, never an exception.
+
+        Args:
+            job: what to run.
+            cancel: once set, the job is killed.
+        """
+
+
+def simulator_names() -> tuple[str, ...]:
+    """Names that `get_simulator` knows, sorted."""
+    return tuple(sorted({*_BUILT_IN, *_registered()}))
+
+
+def get_simulator(name: str) -> Simulator:
+    """Makes the adapter of that name.
+
+    Raises:
+        ConfigurationError: no such adapter, or it cannot be loaded.
+    """
+    registered = _registered()
+    if name not in registered and name not in _BUILT_IN:
+        raise ConfigurationError(f"no simulator is called '{name}'", f"known: {', '.join(simulator_names())}")
+    try:
+        if name in registered:
+            factory = registered[name].load()
+        else:
+            module, _, attribute = _BUILT_IN[name].partition(":")
+            factory = getattr(importlib.import_module(module), attribute)
+        simulator = factory()
+    except Exception as error:
+        raise ConfigurationError(
+            f"simulator '{name}' cannot be loaded: {error}", "repair or remove the package that brings it"
+        ) from error
+    if not isinstance(simulator, Simulator):
+        raise ConfigurationError(f"simulator '{name}' lacks name, probe() or run()")
+    return simulator
+
+
+def _registered() -> dict[str, EntryPoint]:
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        if entry.name in found and found[entry.name].value != entry.value:
+            _log.warning("two packages bring a simulator '%s'; using %s", entry.name, found[entry.name].value)
+            continue
+        found[entry.name] = entry
+    return found
