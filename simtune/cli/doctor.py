@@ -6,7 +6,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 
 import click
@@ -70,11 +70,11 @@ def _print(findings: list[Finding]) -> None:
             if finding.needed
             else "[yellow]absent [/]"
         )
-        console.print(f"{mark} {escape(finding.what)}: {escape(finding.found)}")
+        console.print(f"{mark} {escape(finding.what)}: {escape(finding.found)}", soft_wrap=True)
         for detail in finding.details:
-            console.print(f"          [dim]{escape(detail)}[/]")
+            console.print(f"          [dim]{escape(detail)}[/]", soft_wrap=True)
         if finding.fix and not finding.ok:
-            console.print(f"          fix: {escape(finding.fix)}")
+            console.print(f"          fix: {escape(finding.fix)}", soft_wrap=True)
 
 
 def _python() -> Iterator[Finding]:
@@ -124,9 +124,9 @@ def _toolchains() -> Iterator[Finding]:
 
 
 def _simulators() -> Iterator[Finding]:
-    from simtune.simulators.base import available_simulators, get_simulator
+    from simtune.simulators.base import simulator_names, get_simulator
 
-    for name in available_simulators():
+    for name in simulator_names():
         try:
             capability = get_simulator(name).probe()
         except SimtuneError as error:
@@ -136,8 +136,9 @@ def _simulators() -> Iterator[Finding]:
         if capability.isas:
             details.append(f"runs {', '.join(capability.isas)}")
         if capability.counters:
-            details.append(f"counts {', '.join(sorted(capability.counters))}")
-        found = f"{capability.version} at {capability.path}" if capability.available else capability.reason
+            details.append(f"counts {_summary(capability.counters)}")
+        place = f" at {capability.path}" if capability.path else ""
+        found = f"{capability.version}{place}" if capability.available else capability.reason
         yield Finding(
             f"simulator {name}",
             capability.available,
@@ -146,6 +147,22 @@ def _simulators() -> Iterator[Finding]:
             needed=name == "qemu",
             details=details,
         )
+
+
+def _summary(counters: Iterable[str]) -> str:
+    """Counter names in short: those of one family together."""
+    families: dict[str, list[str]] = {}
+    for name in sorted(counters):
+        family, dot, rest = name.partition(".")
+        families.setdefault(family, []).append(rest if dot else "")
+    return ", ".join(
+        family
+        if not members[0]
+        else f"{family} ({len(members)} classes)"
+        if family == "insn"
+        else f"{family} ({', '.join(members)})"
+        for family, members in families.items()
+    )
 
 
 def _extras() -> Iterator[Finding]:

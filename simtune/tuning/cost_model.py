@@ -60,7 +60,7 @@ class BoostedTrees(ms.cost_model.PyCostModel):  # type: ignore[misc]
             self._train()
 
     def _train(self) -> None:
-        from sklearn.ensemble import HistGradientBoostingRegressor
+        from sklearn.ensemble import GradientBoostingRegressor
 
         costs, tasks = np.asarray(self.costs), np.asarray(self.tasks)
         scores = np.zeros(len(costs))
@@ -70,8 +70,9 @@ class BoostedTrees(ms.cost_model.PyCostModel):  # type: ignore[misc]
                 # A zero is legal for an objective; the best gets score 1 whatever its value.
                 best = max(float(costs[mine].min()), 1e-30)
                 scores[mine] = best / np.maximum(costs[mine], best)
-        self.model = HistGradientBoostingRegressor(
-            max_iter=100, learning_rate=0.1, max_leaf_nodes=15, min_samples_leaf=4, random_state=self.seed
+        # A few hundred rows: the plain trees train in a tenth of the time of the histogram kind.
+        self.model = GradientBoostingRegressor(
+            n_estimators=100, max_depth=4, max_features=0.3, subsample=0.8, random_state=self.seed
         )
         self.model.fit(np.stack(self.rows), scores)
 
