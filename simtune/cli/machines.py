@@ -40,8 +40,7 @@ def list_all(as_json: bool) -> None:
     Example: SIMTUNE_MACHINES=~/boards simtune machines list
     """
     rows = [_summary(name, path) for name, path in list_machines().items()]
-    host = detect_host().machine
-    rows.append({"name": HOST, "file": None, "isa": host.isa.name, "description": host.description})
+    rows.append(_host_summary())
     if as_json:
         emit_json({"machines": rows})
         return
@@ -96,7 +95,7 @@ def check(path: str, as_json: bool) -> None:
     \b
     Example: simtune machines check my-board.toml
     """
-    machine = load_machine(path)
+    machine = load_machine(Path(path).absolute())
     if as_json:
         emit_json({"valid": True, "name": machine.name, "digest": machine.digest()})
     else:
@@ -108,6 +107,15 @@ def _summary(name: str, path: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"name": name, "file": str(path), "isa": "", "description": ""}
     try:
         machine = load_machine(path)
+    except MachineFileError as error:
+        return {**row, "error": error.what}
+    return {**row, "isa": machine.isa.name, "description": machine.description}
+
+
+def _host_summary() -> dict[str, Any]:
+    row: dict[str, Any] = {"name": HOST, "file": None, "isa": "", "description": ""}
+    try:
+        machine = detect_host().machine
     except MachineFileError as error:
         return {**row, "error": error.what}
     return {**row, "isa": machine.isa.name, "description": machine.description}
