@@ -7,8 +7,9 @@
  * window, one access per unknown base (the leader) reports its address, by a callback that only
  * stores it, and the last leader's callback runs all accesses of the window in program order.
  *
- * How the bases lie within their cache lines decides which lines the accesses touch. For each such
- * alignment a plan lists the touches that matter. LRU only sees the order of first uses, which
+ * How the bases lie within their cache lines decides which lines the accesses touch. Positions that
+ * make no difference form a class, and for each combination of classes a plan, made when it first
+ * occurs, lists the touches that matter. LRU only sees the order of first uses, which
  * decides misses, and the order of last uses, which decides what is evicted later, as long as
  * nothing can be evicted inside the window itself: so a line appears once, or twice where both
  * orders differ. Where that condition does not hold, the accesses run one by one.
@@ -18,7 +19,7 @@
 
 #include <stdio.h>
 
-enum { MAX_SLOTS = 8, MAX_OPS = 1024, PLAN_BITS = 5, MAX_PLANS_BUILT = 4096 };
+enum { MAX_SLOTS = 8, MAX_OPS = 1024, MAX_LINE = 256, MAX_PLANS = 1 << 14 };
 
 struct op {
     uint8_t slot;
@@ -35,15 +36,14 @@ struct touch {
 };
 
 struct plan {
-    uint64_t alignment;
     uint16_t n, more_reads, more_writes; /* lines beyond one per access, by crossings */
-    bool in_order;
     struct touch touches[];
 };
 
 struct window {
-    unsigned n_slots, n_ops, bytes, bytes_seen, built;
-    struct plan *plans[1 << PLAN_BITS];
+    unsigned n_slots, n_ops;
+    struct plan **plans;
+    uint16_t (*classes)[MAX_LINE]; /* per slot and position: contribution to the index of the plan */
     struct op ops[];
 };
 
@@ -61,7 +61,6 @@ struct pending {
     struct symbol address;
     uint64_t pc;
     uint16_t size;
-    uint16_t insn_bytes; /* all bytes that the callbacks of this instruction will report */
     uint8_t slot;
     bool store, split;
 };
@@ -72,8 +71,8 @@ static uint64_t slot_roots[MAX_SLOTS];
 static int64_t slot_first[MAX_SLOTS]; /* offset of the first access of each slot */
 
 static uint64_t slots[MAX_SLOTS];
-static struct plan no_plan = {.alignment = ~0ull};
-static counter_page *element_sequence;
+static struct plan unknown_plan, in_order_plan;
+static counter_page *sequence; /* executions of instructions that are reported in parts */
 
 /* ---- at run time ---- */
 
@@ -123,9 +122,46 @@ static bool fits(const struct window *w, const struct plan *plan)
     return sum <= l1->ways;
 }
 
-static struct plan *plan_build(const struct window *w, uint64_t alignment)
+/*
+ * The touches are in order of first use. Where the order of last uses differs, and the lines might
+ * share a set, touches are repeated at the end, in order of last use.
+ */
+static void repeat_touches(struct plan *plan, const uint16_t *last_use, uint16_t *order)
 {
-    unsigned bits = levels[L1D].line_bits, most = 0;
+    unsigned distinct = plan->n, n_order = 0;
+    bool again = true;
+    for (unsigned a = 0; a < distinct; a++)
+        order[a] = 0; /* 1 = repeat */
+    while (again) {
+        again = false;
+        for (unsigned a = 0; a < distinct; a++)
+            for (unsigned b = 0; b < distinct && !order[a]; b++) {
+                const struct touch *s = plan->touches + a, *t = plan->touches + b;
+                bool may_meet = a != b && (s->slot != t->slot ||
+                                           (s->line - t->line) % (int32_t)levels[L1D].sets == 0);
+                /* a is used after b for the last time, but b would end up in front of it */
+                if (may_meet && last_use[a] > last_use[b] && (a < b || order[b]))
+                    order[a] = again = true;
+            }
+    }
+    for (unsigned a = 0; a < distinct; a++)
+        if (order[a])
+            order[n_order++] = (uint16_t)a; /* never ahead of what is still to be read */
+    for (unsigned n = 0; n < n_order; n++) {
+        unsigned at = n;
+        uint16_t mine = order[n];
+        for (; at > 0 && last_use[order[at - 1]] > last_use[mine]; at--)
+            order[at] = order[at - 1];
+        order[at] = mine;
+    }
+    for (unsigned n = 0; n < n_order; n++)
+        plan->touches[plan->n++] = plan->touches[order[n]];
+}
+
+/* The plan for where the slots lie now. */
+static struct plan *plan_build(const struct window *w)
+{
+    unsigned bits = levels[L1D].line_bits, most = 0, time = 0;
     uint64_t mask = (1ull << bits) - 1;
     for (unsigned n = 0; n < w->n_ops; n++)
         most += 2 + (w->ops[n].size >> bits);
@@ -133,49 +169,35 @@ static struct plan *plan_build(const struct window *w, uint64_t alignment)
     uint16_t *last_use = calloc(most, sizeof *last_use), *order = calloc(most, sizeof *order);
     if (!plan || !last_use || !order)
         abort();
-    plan->alignment = alignment;
-    unsigned time = 0;
     for (unsigned n = 0; n < w->n_ops; n++) {
         const struct op *op = w->ops + n;
         int64_t start = (int64_t)(slots[op->slot] & mask) + op->offset;
         int64_t line = start >> bits, last = (start + op->size - 1) >> bits;
-        if (op->store)
-            plan->more_writes += (uint16_t)(last - line);
-        else
-            plan->more_reads += (uint16_t)(last - line);
+        *(op->store ? &plan->more_writes : &plan->more_reads) += (uint16_t)(last - line);
         for (; line <= last; line++)
             last_use[plan_line(plan, op, (int32_t)line)] = (uint16_t)++time;
     }
-    plan->in_order = !fits(w, plan);
-    /* The touches are in order of first use. Sort by last use, and repeat what then differs. */
-    unsigned distinct = plan->n, same = 0;
-    for (unsigned n = 0; n < distinct; n++) {
-        unsigned at = n;
-        for (; at > 0 && last_use[order[at - 1]] > last_use[n]; at--)
-            order[at] = order[at - 1];
-        order[at] = (uint16_t)n;
-    }
-    while (same < distinct && order[same] == same)
-        same++;
-    for (unsigned n = same; n < distinct; n++)
-        plan->touches[plan->n++] = plan->touches[order[n]];
+    bool good = fits(w, plan);
+    repeat_touches(plan, last_use, order);
     free(last_use);
     free(order);
-    return plan;
+    if (good)
+        return plan;
+    free(plan);
+    return &in_order_plan;
 }
 
-static __attribute__((noinline)) void run_unplanned(struct window *w, uint64_t alignment, struct plan **place);
+static __attribute__((noinline)) void run_unplanned(struct window *w, struct plan **place);
 
-static inline __attribute__((always_inline)) void run(struct window *w)
+static inline __attribute__((always_inline)) void run(struct window *w, unsigned bits)
 {
-    unsigned bits = levels[L1D].line_bits;
-    uint64_t mask = (1ull << bits) - 1, alignment = slots[0] & mask;
-    for (unsigned n = 1; n < w->n_slots; n++)
-        alignment = alignment << bits | (slots[n] & mask);
-    struct plan **place = w->plans + (alignment * 0x9e3779b97f4a7c15ull >> (64 - PLAN_BITS));
-    const struct plan *plan = *place;
-    if (__builtin_expect(plan->alignment != alignment || plan->in_order, 0)) {
-        run_unplanned(w, alignment, place);
+    uint64_t mask = (1ull << bits) - 1;
+    unsigned index = 0;
+    for (unsigned n = 0; n < w->n_slots; n++)
+        index += w->classes[n][slots[n] & mask];
+    const struct plan *plan = w->plans[index];
+    if (__builtin_expect(plan->n == 0, 0)) {
+        run_unplanned(w, w->plans + index);
         return;
     }
     const struct touch *t = plan->touches, *end = t + plan->n;
@@ -189,21 +211,16 @@ static inline __attribute__((always_inline)) void run(struct window *w)
     }
 }
 
-static void run_unplanned(struct window *w, uint64_t alignment, struct plan **place)
+static void run_unplanned(struct window *w, struct plan **place)
 {
     if (!counting)
         return;
-    if ((*place)->alignment != alignment && !config.streams && w->built < MAX_PLANS_BUILT) {
-        if (*place != &no_plan)
-            free(*place);
-        *place = plan_build(w, alignment);
-        w->built++;
-        if (!(*place)->in_order) {
-            run(w);
-            return;
-        }
-    }
-    run_in_order(w);
+    if (*place == &unknown_plan)
+        *place = plan_build(w);
+    if (*place == &in_order_plan)
+        run_in_order(w);
+    else
+        run(w, levels[L1D].line_bits);
 }
 
 static void on_slot(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address, void *slot)
@@ -212,11 +229,26 @@ static void on_slot(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address,
     *(uint64_t *)slot = address;
 }
 
-/* An access in several parts, in ascending order: its end is what the last part leaves. */
+/*
+ * QEMU reports wide accesses in parts, and how many depends on its version (7.2 even reads 16 bytes
+ * for a scalar FMA). The first part is the one that comes after a new execution of the instruction,
+ * which an inline addition announces.
+ */
+static inline bool first_part(void)
+{
+    static uint64_t seen;
+    uint64_t now = counter_page_values(sequence)[0];
+    if (now == seen)
+        return false;
+    seen = now;
+    return true;
+}
+
 static void on_slot_split(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address, void *slot)
 {
-    (void)vcpu;
-    *(uint64_t *)slot = address + mem_size(info);
+    (void)vcpu, (void)info;
+    if (first_part())
+        *(uint64_t *)slot = address;
 }
 
 static void on_run(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address, void *data)
@@ -224,20 +256,26 @@ static void on_run(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address, 
     struct window *w = data;
     (void)vcpu, (void)info;
     slots[w->n_slots - 1] = address;
-    run(w);
+    run(w, levels[L1D].line_bits);
+}
+
+/* The same for the usual line of 64 bytes. */
+static void on_run_64(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address, void *data)
+{
+    struct window *w = data;
+    (void)vcpu, (void)info;
+    slots[w->n_slots - 1] = address;
+    run(w, 6);
 }
 
 static void on_run_split(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address, void *data)
 {
     struct window *w = data;
-    unsigned size = mem_size(info);
-    (void)vcpu;
-    w->bytes_seen += size;
-    if (w->bytes_seen < w->bytes)
-        return;
-    w->bytes_seen = 0;
-    slots[w->n_slots - 1] = address + size;
-    run(w);
+    (void)vcpu, (void)info;
+    if (first_part()) {
+        slots[w->n_slots - 1] = address;
+        run(w, levels[L1D].line_bits);
+    }
 }
 
 /* A single access, whose size is below. */
@@ -305,7 +343,7 @@ static void on_dynamic(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t addre
 /* Elements of one vector instruction that follow each other in one line are one access. */
 static void on_element(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address, void *data)
 {
-    static uint64_t sequence, line;
+    static uint64_t seen, line;
     static bool started;
     const struct site *site = data;
     unsigned size = mem_size(info), bits = levels[L1D].line_bits;
@@ -314,11 +352,11 @@ static void on_element(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t addre
     if (!counting)
         return;
     *(store ? &totals.store_bytes : &totals.load_bytes) += size;
-    uint64_t now = counter_page_values(element_sequence)[0], last = (address + size - 1) >> bits;
-    if (started && now == sequence && address >> bits == line && last == line)
+    uint64_t now = counter_page_values(sequence)[0], last = (address + size - 1) >> bits;
+    if (started && now == seen && address >> bits == line && last == line)
         return;
     started = true;
-    sequence = now;
+    seen = now;
     line = last;
     dynamic_access(site->pc, address, size, store);
 }
@@ -333,7 +371,7 @@ static void on_verify(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t addres
     if (site->slot == MAX_SLOTS)
         return;
     uint64_t from_start = address - (slots[site->slot] + (uint64_t)site->offset);
-    if (from_start >= site->size && complaints++ < 20) {
+    if (from_start >= (site->flags & INSN_SPLIT ? 32u : site->size) && complaints++ < 20) {
         char text[128];
         int n = snprintf(text, sizeof text, "verify: 0x%llx is off by %lld\n",
                          (unsigned long long)site->pc, (long long)from_start);
@@ -357,9 +395,18 @@ static void on_memory(struct qemu_plugin_insn *handle, mem_fn *fn, void *data)
     qemu_plugin_register_vcpu_mem_cb(handle, fn, QEMU_PLUGIN_CB_NO_REGS, QEMU_PLUGIN_MEM_RW, data);
 }
 
+static void announce(struct qemu_plugin_insn *handle)
+{
+    if (!sequence)
+        sequence = counter_page_new();
+    count_insn(handle, sequence, 0);
+}
+
 static void verify(const struct pending *p, unsigned slot, int64_t offset)
 {
     struct site site = {.pc = p->pc, .size = p->size, .slot = (uint8_t)slot, .offset = offset};
+    if (p->split)
+        site.flags = INSN_SPLIT; /* QEMU may read more than the program */
     on_memory(p->handle, on_verify, keep(&site, sizeof site));
 }
 
@@ -372,6 +419,53 @@ static unsigned leader_of(unsigned slot)
             if (best == MAX_OPS || !config.verify)
                 best = n;
     return best;
+}
+
+/* Which lines, counted from its own, the accesses of a slot touch when it lies at `position`. */
+static uint64_t footprint(const struct window *w, unsigned slot, int64_t position)
+{
+    unsigned bits = levels[L1D].line_bits;
+    uint64_t hash = 0;
+    for (unsigned n = 0; n < w->n_ops; n++)
+        if (w->ops[n].slot == slot) {
+            int64_t start = position + w->ops[n].offset, end = start + w->ops[n].size - 1;
+            hash = (hash ^ (uint64_t)(start >> bits)) * 0x9e3779b97f4a7c15ull;
+            hash = (hash ^ (uint64_t)(end >> bits)) * 0xc2b2ae3d27d4eb4full;
+        }
+    return hash;
+}
+
+static void classify_positions(struct window *w)
+{
+    unsigned line = 1u << levels[L1D].line_bits, combinations = 1;
+    uint64_t seen[MAX_LINE];
+    static struct plan *in_order[1] = {&in_order_plan};
+    w->classes = calloc(w->n_slots, sizeof *w->classes);
+    if (!w->classes)
+        abort();
+    for (unsigned s = 0; s < w->n_slots && combinations <= MAX_PLANS; s++) {
+        unsigned known = 0;
+        for (unsigned position = 0; position < line; position++) {
+            unsigned k = 0;
+            uint64_t mine = footprint(w, s, position);
+            while (k < known && seen[k] != mine)
+                k++;
+            if (k == known)
+                seen[known++] = mine;
+            w->classes[s][position] = (uint16_t)(k * combinations);
+        }
+        combinations *= known;
+    }
+    if (combinations > MAX_PLANS || config.streams) { /* prefetching follows each access */
+        memset(w->classes, 0, w->n_slots * sizeof *w->classes);
+        w->plans = in_order;
+        return;
+    }
+    w->plans = calloc(combinations, sizeof *w->plans);
+    if (!w->plans)
+        abort();
+    for (unsigned n = 0; n < combinations; n++)
+        w->plans[n] = &unknown_plan;
 }
 
 static void close_window(void)
@@ -400,26 +494,26 @@ static void close_window(void)
         abort();
     w->n_slots = n_slots;
     w->n_ops = n_pending;
-    for (unsigned n = 0; n < 1u << PLAN_BITS; n++)
-        w->plans[n] = &no_plan;
     for (unsigned s = 0; s < n_slots; s++) {
         const struct pending *p = pending + leaders[s];
         bool last = position[s] == n_slots - 1;
+        if (p->split)
+            announce(p->handle);
         if (last) {
-            w->bytes = p->insn_bytes;
-            on_memory(p->handle, p->split ? on_run_split : on_run, w);
+            on_memory(p->handle, p->split ? on_run_split : levels[L1D].line_bits == 6 ? on_run_64 : on_run, w);
         } else {
             on_memory(p->handle, p->split ? on_slot_split : on_slot, slots + position[s]);
         }
     }
     for (unsigned n = 0; n < n_pending; n++) {
         const struct pending *p = pending + n, *leader = pending + leaders[p->slot];
-        int64_t offset = p->address.offset - leader->address.offset - (leader->split ? leader->size : 0);
+        int64_t offset = p->address.offset - leader->address.offset;
         w->ops[n] = (struct op){(uint8_t)position[p->slot], p->store, p->size, offset, p->pc};
         bool own = p->handle == leader->handle;
         if (config.verify && (n == 0 || p->handle != pending[n - 1].handle))
             verify(p, own ? MAX_SLOTS : position[p->slot], offset);
     }
+    classify_positions(w);
     n_pending = n_slots = 0;
 }
 
@@ -457,10 +551,9 @@ static void add_access(struct qemu_plugin_insn *handle, const struct insn *insn,
         close_window();
         slot = slot_for(&address);
     }
-    unsigned bytes = insn->mem[0].size + (insn->n_mem > 1 ? insn->mem[1].size : 0u);
     pending[n_pending++] = (struct pending){
         .handle = handle, .address = address, .pc = insn->pc, .size = mem->size, .slot = (uint8_t)slot,
-        .store = mem->store, .insn_bytes = (uint16_t)bytes,
+        .store = mem->store,
         .split = mem->size > 8 || insn->n_mem > 1 || (insn->flags & INSN_SPLIT)};
 }
 
@@ -472,11 +565,8 @@ void access_insn(struct qemu_plugin_insn *handle, const struct insn *insn, struc
         close_window();
         if (config.has_level[L1D] || (insn->flags & (INSN_ELEMENTS | INSN_REPEATED)) || uncertain)
             on_memory(handle, insn->flags & INSN_ELEMENTS ? on_element : on_dynamic, keep(&site, sizeof site));
-        if (insn->flags & INSN_ELEMENTS) {
-            if (!element_sequence)
-                element_sequence = counter_page_new();
-            count_insn(handle, element_sequence, 0);
-        }
+        if (insn->flags & INSN_ELEMENTS)
+            announce(handle);
     } else {
         for (unsigned m = 0; m < insn->n_mem; m++) {
             if (insn->mem[m].store)

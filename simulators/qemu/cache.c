@@ -15,10 +15,16 @@ bool cache_init(struct cache *c, unsigned sets, unsigned ways, unsigned line, st
     c->next = next;
     if (!(sets & (sets - 1)))
         c->set_mask = sets - 1;
-    /* Two tags more than needed: the fast path looks at the second way even when there is none. */
+#if defined __x86_64__
+    c->vectors = __builtin_cpu_supports("avx2") && ways % 4 == 0 && ways <= 32;
+#endif
+    /* The fast path looks at the second way even when there is none, vectors at one before. */
     c->tags = calloc((size_t)sets * ways + 2, sizeof *c->tags);
-    c->asleep = calloc((size_t)sets * ways + 2, sizeof *c->asleep);
-    return c->tags && c->asleep;
+    c->asleep = calloc((size_t)sets * ways, sizeof *c->asleep);
+    if (!c->tags || !c->asleep)
+        return false;
+    c->tags++;
+    return true;
 }
 
 void cache_enable(struct cache *c, bool enabled)
@@ -27,7 +33,7 @@ void cache_enable(struct cache *c, bool enabled)
         return;
     /* The disabled cache is an empty one, so that the fast path needs no test of its own. */
     uint64_t *other = c->asleep;
-    size_t bytes = ((size_t)c->sets * c->ways + 2) * sizeof *c->tags;
+    size_t bytes = (size_t)c->sets * c->ways * sizeof *c->tags;
     c->enabled = enabled;
     if (enabled) {
         memcpy(c->tags, other, bytes);
@@ -37,9 +43,48 @@ void cache_enable(struct cache *c, bool enabled)
     }
 }
 
+#if defined __x86_64__
+#include <immintrin.h>
+
+/*
+ * The same as below for sets of whole vectors. Without branches that depend on the depth of the
+ * line, which cannot be predicted.
+ */
+static __attribute__((target("avx2"))) bool promote_avx2(struct cache *c, uint64_t line, bool dirty,
+                                                         uint64_t *victim)
+{
+    uint64_t *tags = cache_set(c, line), want = (line + 1) << 1;
+    const __m256i wanted = _mm256_set1_epi64x((long long)(want | 1)), one = _mm256_set1_epi64x(1);
+    const __m256i lanes = _mm256_setr_epi64x(0, 1, 2, 3);
+    unsigned found = 0;
+    for (unsigned way = 0; way < c->ways; way += 4) {
+        __m256i four = _mm256_or_si256(_mm256_loadu_si256((const __m256i *)(tags + way)), one);
+        found |= (unsigned)_mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpeq_epi64(four, wanted))) << way;
+    }
+    unsigned at = found ? (unsigned)__builtin_ctz(found) : c->ways - 1;
+    uint64_t tag = tags[at];
+    const __m256i end = _mm256_set1_epi64x(at + 1);
+    for (unsigned way = at & ~3u;; way -= 4) { /* from the back: way - 1 must still be the old one */
+        __m256i old = _mm256_loadu_si256((const __m256i *)(tags + way));
+        __m256i shifted = _mm256_loadu_si256((const __m256i *)(tags + way - 1));
+        __m256i moves = _mm256_cmpgt_epi64(end, _mm256_add_epi64(lanes, _mm256_set1_epi64x(way)));
+        _mm256_storeu_si256((__m256i *)(tags + way), _mm256_blendv_epi8(old, shifted, moves));
+        if (way == 0)
+            break;
+    }
+    tags[0] = (found ? tag : want) | dirty;
+    *victim = tag;
+    return found;
+}
+#endif
+
 /* Moves the line to the front of its set. Returns true for a hit, otherwise the victim. */
 static bool promote(struct cache *c, uint64_t line, bool dirty, uint64_t *victim)
 {
+#if defined __x86_64__
+    if (c->vectors)
+        return promote_avx2(c, line, dirty, victim);
+#endif
     uint64_t *tags = cache_set(c, line), want = (line + 1) << 1, carried = tags[0];
     unsigned way;
     if ((carried & ~1ull) == want) {

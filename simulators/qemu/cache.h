@@ -18,6 +18,7 @@ struct cache {
     uint64_t *tags;
     uint64_t set_mask; /* sets - 1; 0 also when the number of sets is no power of two */
     unsigned sets, ways, line_bits;
+    bool vectors;       /* sets can be searched four ways at a time */
     bool enabled;       /* while false, every access misses the fast path and changes nothing */
     struct cache *next; /* towards memory, or NULL */
     uint64_t *asleep;   /* the tags while the cache is disabled */

@@ -903,6 +903,7 @@ static void map2(struct x86 *s)
     if (s->vex && (op & 15) >= 6 && op >= 0x96 && op < 0xc0) { /* FMA; odd from 9 on are scalar */
         bool scalar = (op & 15) > 8 && (op & 1);
         i->cls = scalar ? FP_FMA : VEC_FP_FMA;
+        i->flags |= INSN_SPLIT;
         vector_op(s, scalar ? (s->wide ? 8 : 4) : bytes, true);
         reads(i, v(s->reg));
         return;

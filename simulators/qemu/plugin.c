@@ -196,6 +196,29 @@ static void close_block(struct block *block, const struct insn *insns, unsigned 
     __atomic_store_n(&n_blocks, n_blocks + 1, __ATOMIC_RELEASE);
 }
 
+/*
+ * RVV: how many registers an operation works on, by the last vsetvli. That ends a translation block,
+ * so what a block starts with is known by its address, or else is what was seen last.
+ */
+static unsigned group_size(struct insn *insn, bool first)
+{
+    enum { REMEMBERED = 1024 };
+    static struct {
+        uint64_t pc;
+        unsigned scale;
+    } after[REMEMBERED];
+    static unsigned scale = 1;
+    if (first && after[insn->pc / 2 % REMEMBERED].pc == insn->pc)
+        scale = after[insn->pc / 2 % REMEMBERED].scale;
+    if (insn->cls == VEC_CONFIG && insn->scale) {
+        uint64_t next = insn->pc + insn->size;
+        scale = insn->scale;
+        after[next / 2 % REMEMBERED].pc = next;
+        after[next / 2 % REMEMBERED].scale = scale;
+    }
+    return scale;
+}
+
 static void translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
     static struct insn insns[512];
@@ -215,6 +238,7 @@ static void translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
             insn->size = MAX_INSN_BYTES;
         insn_bytes(handle, raw, insn->size);
         decode(raw, insn);
+        insn->scale = (uint8_t)group_size(insn, k == 0);
         bool marker = insn->flags & (INSN_MARK_BEGIN | INSN_MARK_END) && !config.roi_all;
         if (block && (marker || used == room)) {
             close_block(block, insns, (unsigned)used, code);
