@@ -567,6 +567,8 @@ void access_insn(struct qemu_plugin_insn *handle, const struct insn *insn, struc
             on_memory(handle, insn->flags & INSN_ELEMENTS ? on_element : on_dynamic, keep(&site, sizeof site));
         if (insn->flags & INSN_ELEMENTS)
             announce(handle);
+        else if (config.verify && !(insn->flags & (INSN_REPEATED | INSN_UNKNOWN)))
+            verify(&(struct pending){.handle = handle, .pc = insn->pc}, MAX_SLOTS, 0);
     } else {
         for (unsigned m = 0; m < insn->n_mem; m++) {
             if (insn->mem[m].store)
