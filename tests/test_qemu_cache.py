@@ -128,7 +128,10 @@ ACCESSES = {
     },
 }
 SET_BASE = {
-    "riscv64": ("lla t{base}, buffer\n li a6, {at}\n add t{base}, t{base}, a6", "addi t{base}, t{base}, {step}"),
+    "riscv64": (
+        "lla t{base}, buffer\n li a6, {at}\n add t{base}, t{base}, a6",
+        "addi t{base}, t{base}, {step}",
+    ),
     "aarch64": (
         "adrp x{base}, buffer\n mov x9, #{at}\n add x{base}, x{base}, x9",
         "add x{base}, x{base}, #{step}",
@@ -177,7 +180,7 @@ def test_merged_accesses_count_like_single_ones(isa: str, seed: int, tmp_path: P
                 bases[base] += value
             else:
                 trace.append((bases[base] + value, size, store))
-    assert 0 < min(a for a, _, _ in trace)
+    assert min(a for a, _, _ in trace) > 0
     l2 = ReferenceCache(*second)
     l1 = ReferenceCache(*geometry, l2)
     for access in trace:
