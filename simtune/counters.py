@@ -92,7 +92,7 @@ class Counters(Mapping[str, float]):
     """Immutable counters of one run, with the conditions they were taken under.
 
     Attributes:
-        values: counter name to value, names from `SCHEMA` only.
+        counts: counter name to value, names from `SCHEMA` only.
         simulator: adapter name and version, such as ``"qemu 7.2.22"``.
         replacement: cache replacement policy; counts of different policies do not mix.
 
@@ -100,36 +100,36 @@ class Counters(Mapping[str, float]):
         KeyError: on construction, for a name that is not in the schema.
     """
 
-    values: Mapping[str, float]
+    counts: Mapping[str, float]
     simulator: str = ""
     replacement: str = "lru"
     schema_version: int = field(default=SCHEMA_VERSION)
 
     def __post_init__(self) -> None:
-        for name in self.values:
+        for name in self.counts:
             if name not in SCHEMA:
                 raise KeyError(f"'{name}' is not in the counter schema v{SCHEMA_VERSION}")
 
     def __getitem__(self, name: str) -> float:
-        return self.values[name]
+        return self.counts[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.values)
+        return iter(self.counts)
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.counts)
 
     def misses(self, level: str) -> float | None:
         """Read plus write misses of a cache level, or None when it was not modelled."""
-        reads = self.values.get(f"{level}.read_misses")
+        reads = self.counts.get(f"{level}.read_misses")
         if reads is None:
             return None
-        return reads + self.values.get(f"{level}.write_misses", 0)
+        return reads + self.counts.get(f"{level}.write_misses", 0)
 
     def accesses(self, level: str) -> float | None:
         """All accesses of a cache level in lines, or None when it was not modelled."""
         misses = self.misses(level)
         if misses is None:
             return None
-        hits = (self.values.get(f"{level}.{kind}_hits", 0) for kind in ("read", "write"))
+        hits = (self.counts.get(f"{level}.{kind}_hits", 0) for kind in ("read", "write"))
         return misses + sum(hits)

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from simtune.build.artifact import Artifact, load, side_file
@@ -49,6 +49,7 @@ class Candidate:
         expected_constant: the same for constant inputs, for candidates that may work on operands
             which they take for re-packed.
         constant: run on constant inputs in any case.
+        instruction_limit: cut off after so many instructions, see `Evaluator.straggler_limit`.
     """
 
     path: Path
@@ -56,6 +57,7 @@ class Candidate:
     expected: Expectation | None = None
     expected_constant: Expectation | None = None
     constant: bool = False
+    instruction_limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -89,26 +91,27 @@ class Evaluation:
         return self.status is Status.OK
 
 
-@dataclass
-class _CutOff:
-    """Instruction limit for stragglers: `factor` times the best run of the same kernel so far."""
+class _BestRuns:
+    """Fewest instructions of a right run, by kind of kernel."""
 
-    factor: float | None
-    best: dict[str, int] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self) -> None:
+        self._best: dict[tuple[str, ...], int] = {}
+        self._lock = threading.Lock()
 
-    def limit(self, kernel: str, configured: int | None) -> int | None:
-        with self.lock:
-            best = self.best.get(kernel)
-        if self.factor is None or best is None:
-            return configured
-        cut = int(self.factor * best)
-        return cut if configured is None else min(cut, configured)
+    def get(self, tensors: Sequence[Tensor]) -> int | None:
+        with self._lock:
+            return self._best.get(_kind(tensors))
 
-    def note(self, kernel: str, counters: Counters | None) -> None:
+    def note(self, tensors: Sequence[Tensor], counters: Counters | None) -> None:
         if counters is not None and "instructions" in counters:
-            with self.lock:
-                self.best[kernel] = min(self.best.get(kernel, 1 << 62), int(counters["instructions"]))
+            instructions = int(counters["instructions"])
+            with self._lock:
+                self._best[_kind(tensors)] = min(self._best.get(_kind(tensors), instructions), instructions)
+
+
+def _kind(tensors: Sequence[Tensor]) -> tuple[str, ...]:
+    """Kernels with tensors of the same types and sizes; an operand may be re-packed."""
+    return tuple(f"{tensor.dtype}:{tensor.elements}" for tensor in tensors)
 
 
 class Evaluator:
@@ -169,8 +172,18 @@ class Evaluator:
         self.executor = executor or LocalExecutor(jobs)
         self.scratch = scratch_folder("jobs")
         self._digest = machine.digest()
-        self._cut = _CutOff(straggler_factor)
+        self._straggler_factor = straggler_factor
+        self._best = _BestRuns()
         linker(machine.isa.name)  # compiles the harness now, not inside the first timed job
+
+    def straggler_limit(self, tensors: Sequence[Tensor]) -> int | None:
+        """Instructions after which a kernel on these tensors is hopeless; None when nothing is known.
+
+        Ask once for a whole batch: a limit that moved while the batch runs would make its outcome
+        depend on which candidate happens to finish first.
+        """
+        best = self._best.get(tensors)
+        return None if best is None or self._straggler_factor is None else int(best * self._straggler_factor)
 
     def submit(self, candidate: Candidate) -> Future[Evaluation]:
         """Queues one candidate. The future never raises for a bad candidate."""
@@ -206,17 +219,20 @@ class Evaluator:
     ) -> Evaluation:
         prepacked = candidate.constant or bool(artifact.info.get("prepacked"))
         expected = candidate.expected_constant if prepacked else candidate.expected
-        evaluation = self._simulate(artifact, plan, expected, prepacked, folder, cancel)
+        evaluation = self._simulate(candidate, artifact, plan, expected, prepacked, folder, cancel)
         if evaluation.status is Status.WRONG_OUTPUT and candidate.expected_constant and not prepacked:
             # TVM's own builder does not tell whether an operand was taken for re-packed. With
             # constant inputs the order inside an operand does not matter, an error still does.
-            evaluation = self._simulate(artifact, plan, candidate.expected_constant, True, folder, cancel)
+            evaluation = self._simulate(
+                candidate, artifact, plan, candidate.expected_constant, True, folder, cancel
+            )
         if not evaluation.ok and evaluation.outcome is not None and not evaluation.cached:
             evaluation = replace(evaluation, command=self._keep(artifact, candidate, expected))
         return evaluation
 
     def _simulate(
         self,
+        candidate: Candidate,
         artifact: Artifact,
         plan: Plan,
         expected: Expectation | None,
@@ -236,11 +252,14 @@ class Evaluator:
             self.seed,
             self.count,
         )
-        limit = self._cut.limit(kernel, self.limits.instructions)
+        limit = min(
+            (bound for bound in (candidate.instruction_limit, self.limits.instructions) if bound is not None),
+            default=None,
+        )
         known = self.store.get_simulation(conditions.key, limit)
         if known is not None:
             if known.outcome.ok:
-                self._cut.note(kernel, known.outcome.counters)
+                self._best.note(plan.tensors, known.outcome.counters)
             return self._value(known.outcome, conditions.key, cached=True)
         start = time.perf_counter()
         try:
@@ -259,7 +278,7 @@ class Evaluator:
         outcome = self.simulator.run(job, cancel)
         simulated = time.perf_counter()
         if outcome.ok:
-            self._cut.note(kernel, outcome.counters)
+            self._best.note(plan.tensors, outcome.counters)
         if cancel is None or not cancel.is_set():  # a cancelled job says nothing about its candidate
             self.store.put_simulations([Simulation(conditions, outcome, limit)])
         evaluation = self._value(outcome, conditions.key, cached=False)

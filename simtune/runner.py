@@ -55,7 +55,8 @@ class _Batch:
         self.candidates: list[Candidate] = []
         self.futures: list[Future[Evaluation]] = []
         self._verdicts: list[Evaluation] | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the verdicts; waits for futures while it is held
+        self._pending_lock = threading.Lock()
 
     def add(self, candidate: Candidate) -> int:
         self.candidates.append(candidate)
@@ -66,7 +67,7 @@ class _Batch:
 
     def _tell(self, path: str) -> Callable[[Future[Evaluation]], None]:
         def tell(future: Future[Evaluation]) -> None:
-            with self._lock:
+            with self._pending_lock:
                 self._pending -= 1
                 finished = self._pending == 0
             if finished:
@@ -114,7 +115,7 @@ class _Batch:
 
 
 @derived_object
-class _Future(ms.runner.PyRunnerFuture):  # type: ignore[misc]
+class _Future(ms.runner.PyRunnerFuture):  # type: ignore[misc, name-defined]
     """One pending result, as MetaSchedule polls and joins it."""
 
     def __init__(self, batch: _Batch, index: int, owner: Any) -> None:
@@ -137,7 +138,7 @@ class _Future(ms.runner.PyRunnerFuture):  # type: ignore[misc]
 
 
 @derived_object
-class SimulatorRunner(ms.runner.PyRunner):  # type: ignore[misc]
+class SimulatorRunner(ms.runner.PyRunner):  # type: ignore[misc, name-defined]
     """Runs MetaSchedule's candidates in a simulator instead of on hardware.
 
     The run time that TVM sees is the prediction for `machine` (or another objective). Works with
@@ -192,11 +193,12 @@ class SimulatorRunner(ms.runner.PyRunner):  # type: ignore[misc]
         self._owned_store: RecordStore | None = None
         if not isinstance(records, RecordStore):
             records = self._owned_store = RecordStore(records or default_store_path())
+        predictor = predictor or AnalyticalPredictor()
         self.evaluator = Evaluator(
             self.machine,
             simulator if not isinstance(simulator, str) else get_simulator(simulator),
-            predictor or AnalyticalPredictor(),
-            resolve_objective(objective),
+            predictor,
+            resolve_objective(objective, predictor),
             records,
             executor=executor,
             jobs=jobs,
@@ -238,9 +240,10 @@ class SimulatorRunner(ms.runner.PyRunner):  # type: ignore[misc]
         batch = _Batch(
             self.evaluator, len(runner_inputs), reference is not None, self.listener, self._add_wall
         )
+        limit = self.evaluator.straggler_limit(signatures[0]) if signatures else None
         futures = []
         for item, signature in zip(runner_inputs, signatures, strict=True):
-            candidate = Candidate(Path(str(item.artifact_path)), signature)
+            candidate = Candidate(Path(str(item.artifact_path)), signature, instruction_limit=limit)
             if reference is not None:
                 layout_free = reference.expectation(constant=True) if reference.layout_free else None
                 candidate = replace(
@@ -273,7 +276,9 @@ def _close(reference: weakref.ref[Any]) -> None:
 
 
 def _shape_key(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
-    return tuple((tensor.dtype, tensor.shape) for tensor in tensors)
+    """What a workload has in common with its candidates: an operand may be re-packed, so its shape
+    may differ, its type and size do not."""
+    return tuple((tensor.dtype, tensor.elements) for tensor in tensors)
 
 
 def _signature(args_info: Iterable[Any]) -> tuple[Tensor, ...]:

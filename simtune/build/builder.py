@@ -26,7 +26,7 @@ from tvm.ir.utils import derived_object  # noqa: E402
 
 
 @derived_object
-class Builder(ms.builder.PyBuilder):  # type: ignore[misc]
+class Builder(ms.builder.PyBuilder):  # type: ignore[misc, name-defined]
     """Builds candidates in persistent workers that imported TVM once, straight to objects.
 
     Beside each object lies a small JSON file with the kernel's tensors, so that the runner knows

@@ -14,7 +14,7 @@ from simtune.build.image import Role, Tensor
 from simtune.errors import InputFileError
 
 #: Blocks with this annotation re-pack an operand before the kernel; the builder removes them, and
-#: the kernel then computes on an operand that it takes for re-packed.
+#: the kernel then takes the operand in the packed shape.
 REWRITE_MARK = "meta_schedule.layout_rewrite_preproc"
 
 
@@ -61,12 +61,13 @@ def emit(module_json: str, target: Any, path: str) -> dict[str, Any]:
     from tvm.s_tir.transform import RemoveWeightLayoutRewriteBlock
     from tvm.tirx import build
 
-    module = tvm.ir.load_json(module_json)
+    # Packs away the blocks that would re-pack operands; parameters take the packed shape.
+    module = RemoveWeightLayoutRewriteBlock(skip_tensor_rewrite=True)(tvm.ir.load_json(module_json))
     kernels = {}
     for name, function in module.functions_items():
         if isinstance(function, tirx.PrimFunc):
             kernels[name.name_hint] = [[t.dtype, list(t.shape), int(t.role)] for t in signature(function)]
-    library = build(RemoveWeightLayoutRewriteBlock(skip_tensor_rewrite=True)(module), target=target)
+    library = build(module, target=target)
     library = library.mod if isinstance(library, Executable) else library
     partial = path + ".part"
     library.write_to_file(partial, "o")

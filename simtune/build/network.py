@@ -210,9 +210,10 @@ class _PlanBuilder:
         return [len(self._tensors) - 1]
 
     def _value(self, value: Any, var: Any) -> list[int]:
+        import tvm
         from tvm import relax
 
-        if isinstance(value, relax.Constant):
+        if isinstance(value, tvm.ir.Constant):
             (number,) = self._add(value.ty)
             self.constants[number] = value.data.numpy()
             return [number]

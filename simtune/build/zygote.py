@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
 import json
 import os
 import signal
@@ -19,6 +20,17 @@ import time
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+
+#: What every worker would import for its first candidate; here once for all.
+_PRELOADED = (
+    "tvm.runtime.executable",
+    "tvm.s_tir",
+    "tvm.s_tir.transform",
+    "tvm.target",
+    "tvm.tirx",
+    "simtune.build.channel",
+    "simtune.build.codegen",
+)
 
 
 def _resident_bytes() -> int:
@@ -65,10 +77,8 @@ def main() -> None:
 
     tvm_setup.check_pair()
     tvm_setup.skip_gpu_intrinsics()
-    from tvm.runtime.executable import Executable  # noqa: F401
-
-    import simtune.build.channel
-    import simtune.build.codegen  # noqa: F401
+    for name in _PRELOADED:
+        importlib.import_module(name)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the pool decides what Ctrl-C means
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies

@@ -34,6 +34,12 @@ from simtune.errors import SimtuneError
 @click.option("--seed", default=0, show_default=True, help="Seed of the search and of the inputs.")
 @click.option("--batch", default=32, show_default=True, help="Candidates per round of the search.")
 @click.option(
+    "--search-threads",
+    default=1,
+    show_default=True,
+    help="Threads of the search itself; with more than one it is faster and no longer reproducible.",
+)
+@click.option(
     "--straggler",
     default=10.0,
     show_default=True,
@@ -61,6 +67,7 @@ def command(
     jobs: int | None,
     seed: int,
     batch: int,
+    search_threads: int,
     straggler: float,
     warmup: int,
     count: tuple[str, ...],
@@ -100,7 +107,7 @@ def command(
             simulator=simulator,
             objective=objective,
             seed=seed,
-            search=Search(batch=batch),
+            search=Search(batch=batch, threads=search_threads),
             jobs=jobs,
             limits=Limits(wall_s=timeout, cpu_s=timeout),
             count=count,

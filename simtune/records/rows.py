@@ -134,7 +134,7 @@ def simulation_row(simulation: Simulation) -> Row:
             _real(outcome.cpu_s),
             int(outcome.peak_rss),
             _real(simulation.created),
-            None if counters is None else _json(dict(counters.values)),
+            None if counters is None else _json(dict(counters)),
             "" if counters is None else _text(counters.simulator),
             "" if counters is None else _text(counters.replacement),
             0 if counters is None else counters.schema_version,

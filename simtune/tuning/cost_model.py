@@ -23,7 +23,7 @@ MIN_SAMPLES = 16
 
 
 @derived_object
-class BoostedTrees(ms.cost_model.PyCostModel):  # type: ignore[misc]
+class BoostedTrees(ms.cost_model.PyCostModel):  # type: ignore[misc, name-defined]
     """Predicts a score from 0 (failed) to 1 (the best so far of its task).
 
     Args:

@@ -38,7 +38,7 @@ def _plain(value: Any) -> Any:
 
 
 @derived_object
-class RecordTrials(ms.measure_callback.PyMeasureCallback):  # type: ignore[misc]
+class RecordTrials(ms.measure_callback.PyMeasureCallback):  # type: ignore[misc, name-defined]
     """Measure callback that commits each batch as trials of a run.
 
     Args:

@@ -16,7 +16,6 @@ from simtune.build.builder import Builder
 from simtune.errors import ConfigurationError
 from simtune.evaluate import Evaluation
 from simtune.execution.base import Executor
-from simtune.execution.capacity import usable_cores
 from simtune.jobs import Limits, Status
 from simtune.machines.load import load_machine
 from simtune.machines.model import Machine
@@ -38,11 +37,14 @@ class Search:
     Attributes:
         batch: candidates per round; a round is built, then simulated, then learned from.
         population, generations: of the evolution between rounds.
+        threads: of the evolution. With one, a seed always gives the same candidates; with more, TVM's
+            threads race for random numbers.
     """
 
     batch: int = 32
     population: int = 128
     generations: int = 3
+    threads: int = 1
 
 
 class Observer:
@@ -216,10 +218,11 @@ class _Session:
                 self.observer.on_stage("simulating TVM's default schedule")
                 reference = self._reference(run.id, builder, runner)
             database = ms.database.MemoryDatabase()
-            if len(done) < trials:
-                self._search(run, done, trials, builder, runner, database, cost_model, folder)
-            else:
-                self._restore(done, database)
+            with self.target:  # TVM registers RVV intrinsics for the target in scope
+                if len(done) < trials:
+                    self._search(run, done, trials, builder, runner, database, cost_model, folder)
+                else:
+                    self._restore(done, database)
             state = RunState.FINISHED
             timings = _split(time.perf_counter() - start, builder, runner)
         except KeyboardInterrupt:
@@ -309,7 +312,7 @@ class _Session:
             ),
             task_name=self.name,
             rand_state=1 + (self.seed * 7919 + len(done)) % (2**31 - 2),
-            num_threads=usable_cores(),
+            num_threads=self.search.threads,
             logger=_file_logger(folder / "search.log"),
         )
         model = cost_model or BoostedTrees(self.seed)
@@ -346,26 +349,25 @@ class _Session:
         """Puts stored trials into a MetaSchedule database; returns them as (candidate, result)."""
         workload = database.commit_workload(self.module)
         restored = []
-        with self.target:
-            for trial in done:
-                record = ms.database.TuningRecord.from_json(
-                    [
-                        json.loads(trial.trace_json),
-                        [trial.value if trial.ok else 1e10],
-                        json.loads(json.dumps(dict(self.machine.target))),
-                        self.arguments,
-                    ],
-                    workload,
-                )
-                if trial.ok:
-                    database.commit_tuning_record(record)
-                candidate = record.as_measure_candidate()
-                result = (
-                    ms.runner.RunnerResult([trial.value], None)
-                    if trial.ok
-                    else ms.runner.RunnerResult(None, trial.error or str(trial.status))
-                )
-                restored.append((candidate, result))
+        for trial in done:
+            record = ms.database.TuningRecord.from_json(
+                [
+                    json.loads(trial.trace_json),
+                    [trial.value if trial.ok else 1e10],
+                    json.loads(json.dumps(dict(self.machine.target))),
+                    self.arguments,
+                ],
+                workload,
+            )
+            if trial.ok:
+                database.commit_tuning_record(record)
+            candidate = record.as_measure_candidate()
+            result = (
+                ms.runner.RunnerResult([trial.value], None)
+                if trial.ok
+                else ms.runner.RunnerResult(None, trial.error or str(trial.status))
+            )
+            restored.append((candidate, result))
         return restored
 
 
