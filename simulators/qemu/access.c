@@ -13,6 +13,9 @@
  * decides misses, and the order of last uses, which decides what is evicted later, as long as
  * nothing can be evicted inside the window itself: so a line appears once, or twice where both
  * orders differ. Where that condition does not hold, the accesses run one by one.
+ *
+ * Small loops often use each base for one address only, such as a load and a store of the same
+ * element. Then the leaders' callbacks touch their lines at once, without a plan (`struct direct`).
  */
 #include "model.h"
 #include "symbols.h"
@@ -36,7 +39,8 @@ struct touch {
 };
 
 struct plan {
-    uint16_t n, more_reads, more_writes; /* lines beyond one per access, by crossings */
+    uint16_t n, n_all; /* first uses; with the repeated touches */
+    uint16_t more_reads, more_writes; /* lines beyond one per access, by crossings */
     struct touch touches[];
 };
 
@@ -45,6 +49,19 @@ struct window {
     struct plan **plans;
     uint16_t (*classes)[MAX_LINE]; /* per slot and position: contribution to the index of the plan */
     struct op ops[];
+};
+
+/* An address that a window uses once or several times, touched by the callback of its first use. */
+struct direct {
+    uint64_t *slot;
+    uint32_t size;
+    bool store, dirty; /* what the first use does; whether any use stores */
+    uint8_t n_again;   /* addresses used before as well as after this one, in order of last use */
+    uint16_t reads, writes; /* how many uses */
+    struct {
+        const uint64_t *slot;
+        uint32_t size;
+    } again[MAX_SLOTS];
 };
 
 /* What a dynamic access or a check needs to know; lives as long as the translation. */
@@ -155,7 +172,8 @@ static void repeat_touches(struct plan *plan, const uint16_t *last_use, uint16_t
         order[at] = mine;
     }
     for (unsigned n = 0; n < n_order; n++)
-        plan->touches[plan->n++] = plan->touches[order[n]];
+        plan->touches[distinct + n] = plan->touches[order[n]];
+    plan->n_all = (uint16_t)(distinct + n_order);
 }
 
 /* The plan for where the slots lie now. */
@@ -201,10 +219,15 @@ static inline __attribute__((always_inline)) void run(struct window *w, unsigned
         return;
     }
     const struct touch *t = plan->touches, *end = t + plan->n;
+    bool moved = false;
     do {
         uint64_t line = (slots[t->slot] >> bits) + (uint64_t)(int64_t)t->line;
-        cache_touch(&levels[L1D], line, t->store, t->dirty);
+        moved |= cache_touch(&levels[L1D], line, t->store, t->dirty);
     } while (++t < end);
+    /* If every line was the most recent of its set already, their order is right as well. */
+    if (moved)
+        for (end = plan->touches + plan->n_all; t < end; t++)
+            cache_touch(&levels[L1D], (slots[t->slot] >> bits) + (uint64_t)(int64_t)t->line, false, false);
     if (__builtin_expect(plan->more_reads | plan->more_writes, 0) && counting) {
         totals.line_reads += plan->more_reads;
         totals.line_writes += plan->more_writes;
@@ -276,6 +299,57 @@ static void on_run_split(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t add
         slots[w->n_slots - 1] = address;
         run(w, levels[L1D].line_bits);
     }
+}
+
+static unsigned touch_range(uint64_t address, unsigned size, bool store, bool dirty)
+{
+    unsigned bits = levels[L1D].line_bits;
+    uint64_t first = address >> bits, last = (address + size - 1) >> bits;
+    for (uint64_t line = first; line <= last; line++)
+        cache_touch(&levels[L1D], line, store, dirty);
+    return (unsigned)(last - first + 1);
+}
+
+/*
+ * The line is not the most recent of its set, or there are two. Touching it puts it in front of
+ * lines that are used again in the window, so these are touched again.
+ */
+static __attribute__((noinline)) void direct_slow(const struct direct *d, uint64_t address)
+{
+    if (!counting)
+        return;
+    unsigned more = touch_range(address, d->size, d->store, d->dirty) - 1;
+    totals.line_reads += more * d->reads;
+    totals.line_writes += more * d->writes;
+    for (unsigned n = 0; n < d->n_again; n++)
+        touch_range(*d->again[n].slot, d->again[n].size, false, false);
+}
+
+/* If the line is the most recent one of its set, nothing changes, so there is nothing to repeat. */
+static inline __attribute__((always_inline)) void direct(const struct direct *d, uint64_t address, bool dirty)
+{
+    const struct cache *c = &levels[L1D];
+    uint64_t line = address >> c->line_bits, last = (address + d->size - 1) >> c->line_bits;
+    uint64_t *tags = c->tags + (line & c->set_mask) * c->ways, want = (line + 1) << 1;
+    *d->slot = address;
+    if (__builtin_expect((tags[0] & ~1ull) == want && line == last, 1)) {
+        if (dirty)
+            tags[0] = want | 1;
+    } else {
+        direct_slow(d, address);
+    }
+}
+
+static void on_direct_clean(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address, void *data)
+{
+    (void)vcpu, (void)info;
+    direct(data, address, false);
+}
+
+static void on_direct_dirty(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address, void *data)
+{
+    (void)vcpu, (void)info;
+    direct(data, address, true);
 }
 
 /* A single access, whose size is below. */
@@ -468,14 +542,65 @@ static void classify_positions(struct window *w)
         w->plans[n] = &unknown_plan;
 }
 
+/* Registers the pending accesses without a plan, if each slot has one address only. */
+static bool close_directly(void)
+{
+    unsigned first[MAX_SLOTS], last[MAX_SLOTS], lines = levels[L1D].sets > 1 ? 1 : 2;
+    struct direct d[MAX_SLOTS] = {0};
+    if (config.streams || n_slots * lines > levels[L1D].ways)
+        return false;
+    for (unsigned n = 0; n < n_pending; n++) {
+        const struct pending *p = pending + n;
+        struct direct *mine = d + p->slot;
+        if (p->split)
+            return false;
+        if (!mine->size) {
+            mine->slot = slots + p->slot;
+            mine->size = p->size;
+            mine->store = p->store;
+            first[p->slot] = n;
+        }
+        if (p->address.offset != slot_first[p->slot] || p->size != mine->size)
+            return false;
+        mine->dirty |= p->store;
+        *(p->store ? &mine->writes : &mine->reads) += 1;
+        last[p->slot] = n;
+    }
+    for (unsigned s = 0; s < n_slots; s++) {
+        bool plain = d[s].reads + d[s].writes == 1 && !config.verify; /* nobody asks for its address */
+        unsigned order[MAX_SLOTS];
+        for (unsigned t = 0; t < n_slots; t++) {
+            if (first[t] >= first[s] || last[t] <= first[s])
+                continue;
+            unsigned at = d[s].n_again++;
+            for (; at > 0 && last[order[at - 1]] > last[t]; at--)
+                order[at] = order[at - 1];
+            order[at] = t;
+        }
+        for (unsigned n = 0; n < d[s].n_again; n++) {
+            d[s].again[n].slot = slots + order[n];
+            d[s].again[n].size = d[order[n]].size;
+        }
+        if (plain && !d[s].n_again)
+            on_memory(pending[first[s]].handle, d[s].store ? on_store : on_load, (void *)(uintptr_t)d[s].size);
+        else
+            on_memory(pending[first[s]].handle, d[s].dirty ? on_direct_dirty : on_direct_clean,
+                      keep(d + s, sizeof *d));
+    }
+    for (unsigned n = 0; n < n_pending && config.verify; n++)
+        if (n != first[pending[n].slot])
+            verify(pending + n, pending[n].slot, 0);
+        else
+            verify(pending + n, MAX_SLOTS, 0);
+    return true;
+}
+
 static void close_window(void)
 {
     unsigned leaders[MAX_SLOTS], order[MAX_SLOTS], position[MAX_SLOTS];
     if (!n_pending)
         return;
-    if (n_pending == 1 && !pending[0].split && !config.streams && !config.verify) {
-        void *size = (void *)(uintptr_t)pending[0].size;
-        on_memory(pending[0].handle, pending[0].store ? on_store : on_load, size);
+    if (close_directly()) {
         n_pending = n_slots = 0;
         return;
     }

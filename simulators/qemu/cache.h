@@ -55,9 +55,10 @@ static inline uint64_t *cache_set(const struct cache *c, uint64_t line)
  * One access to one line, counting misses only: the number of accesses is known elsewhere. The
  * two most recent lines of a set are tested here, which leaves few calls. Where the second tag
  * belongs to the next set (one way) or the mask is not the set (odd number of sets) neither tag
- * can match wrongly, since a tag names its whole line.
+ * can match wrongly, since a tag names its whole line. Returns false if the order of the set did not
+ * change.
  */
-static inline __attribute__((always_inline)) void cache_touch(struct cache *c, uint64_t line, bool store,
+static inline __attribute__((always_inline)) bool cache_touch(struct cache *c, uint64_t line, bool store,
                                                               bool dirty)
 {
     uint64_t *tags = c->tags + (line & c->set_mask) * c->ways;
@@ -66,15 +67,16 @@ static inline __attribute__((always_inline)) void cache_touch(struct cache *c, u
     if (__builtin_expect((first & ~1ull) == want, 1)) {
         if (dirty)
             tags[0] = want | 1;
-        return;
+        return false;
     }
     uint64_t second = tags[1];
     if ((second & ~1ull) == want) {
         tags[0] = second | dirty;
         tags[1] = first;
-        return;
+        return true;
     }
     cache_slow(c, line, store, dirty);
+    return true;
 }
 
 #endif
