@@ -13,7 +13,10 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
+
+from simtune.errors import ToolMissingError
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -45,8 +48,11 @@ def build(name: str, command: Sequence[str], inputs: Sequence[Path], out: Path |
     Raises:
         ToolMissingError: the compiler is missing, or refuses the sources.
     """
-    from simtune.errors import ToolMissingError
+    return _build(name, tuple(command), tuple(inputs), out)
 
+
+@lru_cache(maxsize=64)  # every job asks for the plugin; its sources do not change under a process
+def _build(name: str, command: tuple[str, ...], inputs: tuple[Path, ...], out: Path | None) -> Path:
     digest = hashlib.sha256("\0".join(command).encode())
     for path in sorted(inputs):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())

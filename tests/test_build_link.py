@@ -161,7 +161,7 @@ def test_linking_costs_at_most_ten_milliseconds(build_default: Any, u74: Any, tm
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "not an ELF"), (b"garbage" * 100, "not an ELF"), (b"\x7fELF" + bytes(60), "damaged|for ")],
+    [(b"", "not an ELF"), (b"garbage" * 100, "not an ELF"), (b"\x7fELF" + bytes(60), "64-bit")],
 )
 def test_garbage_objects_are_refused(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "x.o"

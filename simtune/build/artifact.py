@@ -107,7 +107,9 @@ def load(path: Path, scratch: Path) -> Artifact:
 
 def _is_tar(path: Path) -> bool:
     try:
-        return tarfile.is_tarfile(path)
+        with path.open("rb") as stream:
+            is_elf = stream.read(4) == b"\x7fELF"  # the usual case, and cheaper to tell
+        return not is_elf and tarfile.is_tarfile(path)
     except OSError as error:
         raise InputFileError(f"cannot read {path}: {error.strerror}", "check the path") from None
 

@@ -110,6 +110,7 @@ def tune(
     warmup: int = 0,
     straggler_factor: float | None = 10.0,
     cost_model: Any = None,
+    builder: Any = None,
     work_dir: str | Path | None = None,
     fresh: bool = False,
     observer: Observer | None = None,
@@ -130,6 +131,7 @@ def tune(
         records, simulator, objective, seed, jobs, executor, limits, count, warmup,
             straggler_factor: see `SimulatorRunner`.
         cost_model: a MetaSchedule cost model; `BoostedTrees` by default.
+        builder: a MetaSchedule builder, left open; by default a `simtune.Builder` of its own.
 
     Raises:
         SimtuneError: unknown names, a simulator that does not work here, a damaged store.
@@ -145,6 +147,7 @@ def tune(
             fresh,
             work_dir,
             cost_model,
+            builder,
             dict(
                 simulator=simulator,
                 objective=objective,
@@ -192,7 +195,13 @@ class _Session:
         self.arguments = [info.as_json() for info in ms.arg_info.ArgInfo.from_entry_func(self.module)]
 
     def run(
-        self, trials: int, fresh: bool, work_dir: str | Path | None, cost_model: Any, options: dict[str, Any]
+        self,
+        trials: int,
+        fresh: bool,
+        work_dir: str | Path | None,
+        cost_model: Any,
+        builder: Any,
+        options: dict[str, Any],
     ) -> TuneResult:
         start = time.perf_counter()
         run = self._open_run(fresh, options)
@@ -201,7 +210,8 @@ class _Session:
         self.observer.on_start(run, len(done), trials)
         folder = Path(work_dir) if work_dir else Path("simtune-runs") / run.id
         folder.mkdir(parents=True, exist_ok=True)
-        builder = Builder(options["jobs"])
+        own_builder = None if builder is not None else Builder(options["jobs"])
+        builder = builder or own_builder
         runner = SimulatorRunner(
             self.machine,
             records=self.store,
@@ -230,7 +240,8 @@ class _Session:
             raise
         finally:
             runner.close(cancel=state is not RunState.FINISHED)
-            builder.close()
+            if own_builder is not None:
+                own_builder.close()
             self.store.finish_run(run.id, state)
             _add_timings(folder / "timings.json", timings)
         counts = self.store.status_counts(run.id)
@@ -373,8 +384,9 @@ class _Session:
 
 def _split(total: float, builder: Any, runner: Any) -> dict[str, float]:
     """Wall seconds of building, running (linking and simulating), and the rest: the search."""
-    rest = max(0.0, total - builder.wall_s - runner.wall_s)
-    return {"build": builder.wall_s, "run": runner.wall_s, "search": rest, "total": total}
+    build = getattr(builder, "wall_s", 0.0)  # other builders have no stopwatch
+    rest = max(0.0, total - build - runner.wall_s)
+    return {"build": build, "run": runner.wall_s, "search": rest, "total": total}
 
 
 def _workload_json(module: Any) -> str:
