@@ -36,6 +36,19 @@ def cache_dir() -> Path:
     return Path(base) / "simtune"
 
 
+def keep(name: str, text: str) -> Path:
+    """A file with this text in the user's cache, named by content: processes can share it."""
+    stem, dot, suffix = name.partition(".")
+    path = cache_dir() / f"{stem}-{hashlib.sha256(text.encode()).hexdigest()[:16]}{dot}{suffix}"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+            whole = Path(scratch) / path.name
+            whole.write_text(text)
+            whole.replace(path)
+    return path
+
+
 def build(name: str, command: Sequence[str], inputs: Sequence[Path], out: Path | None = None) -> Path:
     """Compiles one part unless it is there already, and returns its path.
 

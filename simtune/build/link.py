@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 import struct
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from simtune import native
 from simtune.build.elf import ENTRY_PREFIX, Elf
 from simtune.build.image import Plan
 from simtune.build.toolchain import DATA_WINDOW, IMAGE_WINDOW, PAGE, TEXT_WINDOW, WINDOW_END, find, harness
@@ -64,7 +64,8 @@ class Linker:
         }
         runtime = {name: value for name, value in base.symbols.items() if name.startswith(_RUNTIME)}
         symbols = "".join(f"{name} = {value:#x};\n" for name, value in sorted((exported | runtime).items()))
-        self._script = _SCRIPT.format(symbols=symbols, text=TEXT_WINDOW, data=DATA_WINDOW, end=WINDOW_END)
+        script = _SCRIPT.format(symbols=symbols, text=TEXT_WINDOW, data=DATA_WINDOW, end=WINDOW_END)
+        self._script = str(native.keep(f"link-{isa}.ld", script))
 
     def link(self, objects: Sequence[Path], plan: Plan, out: Path) -> Path:
         """Writes the executable `out` for the kernels of `plan` in `objects`.
@@ -72,29 +73,21 @@ class Linker:
         Raises:
             LinkFailed: undefined symbols, code too large, or a kernel is missing.
         """
-        with tempfile.TemporaryDirectory(prefix="simtune-link-", dir=out.parent) as scratch:
-            script, linked = Path(scratch) / "link.ld", Path(scratch) / "linked.elf"
-            script.write_text(self._script)
-            command = [
-                self._ld,
-                "-T",
-                str(script),
-                "--discard-all",
-                "--no-warn-rwx-segments",
-                "-z",
-                "noexecstack",
-                "-e",
-                "0",
-                *map(str, objects),
-                "-o",
-                str(linked),
-            ]
-            done = subprocess.run(
-                command, capture_output=True, text=True, env={"LC_ALL": "C", "PATH": os.defpath}
-            )
-            if done.returncode != 0:
-                raise LinkFailed(_explain(done.stderr, objects), "see the symbols with nm")
-            candidate = Elf.read(linked)
+        linked = out.with_name(f"{out.name}.linked")
+        command = [
+            self._ld,
+            *("-T", self._script),
+            *("--discard-all", "--no-warn-rwx-segments", "-z", "noexecstack", "-e", "0"),
+            *map(str, objects),
+            *("-o", str(linked)),
+        ]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={"LC_ALL": "C", "PATH": os.defpath}
+        )
+        if done.returncode != 0:
+            raise LinkFailed(_explain(done.stderr, objects), "see the symbols with nm")
+        candidate = Elf.read(linked)
+        linked.unlink()
         self._write(candidate, plan, out)
         return out
 
