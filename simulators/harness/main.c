@@ -5,7 +5,10 @@
  *
  * Exit status: 0 right, 3 wrong output, 4 unusable arguments or files, 5 a kernel raised an error.
  */
+#define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,11 +40,11 @@ static char *area; /* tensors, then workspace, then the kernel's stack */
 
 static struct options {
     uint64_t seed;
-    long repeat, number, warmup, layout;
+    long repeat, number, warmup, layout, core;
     int constant;
     double rtol, atol;
     const char *expect, *dump;
-} options = {.seed = 0, .repeat = 1, .number = 1};
+} options = {.seed = 0, .repeat = 1, .number = 1, .core = -1};
 
 static DLTensor *dl_tensors;
 static TVMFFIAny *call_args;
@@ -67,6 +70,16 @@ static void read_file(const char *path, void *into, size_t bytes, int exact) {
     char more;
     if (done != bytes || (exact && read(fd, &more, 1) == 1)) die("file has not the size of the tensors", path);
     close(fd);
+}
+
+/* Before any memory is touched, so that it lies near the core that uses it. */
+static void pin(void) {
+    cpu_set_t one;
+    if (options.core < 0) return;
+    if (options.core >= CPU_SETSIZE) die("--core", "no such core");
+    CPU_ZERO(&one);
+    CPU_SET((size_t)options.core, &one);
+    if (sched_setaffinity(0, sizeof one, &one) != 0) die("cannot run on the core of --core", strerror(errno));
 }
 
 static void map_area(void) {
@@ -208,6 +221,7 @@ static size_t parse_options(int argc, char **argv, struct file_input *files) {
         else if (strcmp(name, "--number") == 0) options.number = whole(name, value, 1);
         else if (strcmp(name, "--warmup") == 0) options.warmup = whole(name, value, 0);
         else if (strcmp(name, "--layout") == 0) options.layout = whole(name, value, 0);
+        else if (strcmp(name, "--core") == 0) options.core = whole(name, value, 0);
         else if (strcmp(name, "--rtol") == 0) options.rtol = atof(value);
         else if (strcmp(name, "--atol") == 0) options.atol = atof(value);
         else if (strcmp(name, "--expect") == 0) options.expect = value;
@@ -231,6 +245,7 @@ int main(int argc, char **argv) {
 
     struct file_input *files = calloc((size_t)argc, sizeof *files);
     size_t n_files = parse_options(argc, argv, files);
+    pin();
     map_area();
     prepare_calls();
     for (size_t i = 0; i < n_files; ++i) {
@@ -243,6 +258,7 @@ int main(int argc, char **argv) {
         return EXIT_KERNEL;
     }
     for (long r = 0; r < options.repeat; ++r) printf("seconds.%ld %.9g\n", r, times[r]);
+    if (options.core >= 0) printf("core %d\n", sched_getcpu());
     report_outputs();
     int status = options.expect ? check_outputs() : 0;
     puts("end ok");
