@@ -7,6 +7,7 @@ simulate` and batch use all go through here.
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import shutil
 import tempfile
@@ -20,22 +21,22 @@ from pathlib import Path
 from simtune.build.artifact import Artifact, load, side_file
 from simtune.build.expectation import Expectation
 from simtune.build.image import Plan, Tensor
+from simtune.build.kept import keep_folder
 from simtune.build.link import linker
 from simtune.counters import Counters
-from simtune.errors import ConfigurationError, InputFileError
+from simtune.errors import ConfigurationError, InputFileError, MachineFileError
 from simtune.execution.base import Executor
 from simtune.execution.local import LocalExecutor
 from simtune.execution.scratch import scratch_folder
 from simtune.jobs import Limits, Outcome, SimJob, Status
+from simtune.machines.dump import as_toml
+from simtune.machines.load import load_machine
 from simtune.machines.model import Machine
 from simtune.predictors.base import Predictor
 from simtune.predictors.objective import Objective
 from simtune.records.model import Conditions, Simulation
 from simtune.records.store import RecordStore
 from simtune.simulators.base import Simulator
-
-#: Failed candidates that are kept for reproduction, newest wins.
-KEEP_FAILED = 50
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ class Evaluator:
             objective,
         )
         self.store = store
-        self.version = capability.version
+        self.version, self.counters = capability.version, capability.counters
         self.limits = limits or Limits()
         self.count = tuple(count)
         self.seed, self.warmup = seed, warmup
@@ -203,7 +204,10 @@ class Evaluator:
                     )
                 plan = artifact.plan(candidate.signature)
             except InputFileError as error:
-                return Evaluation(Status.INVALID, "link", str(error), link_s=time.perf_counter() - start)
+                command = self._keep(candidate, candidate.path.parent.name, None)
+                return Evaluation(
+                    Status.INVALID, "link", str(error), command, link_s=time.perf_counter() - start
+                )
             evaluation = self._run(candidate, artifact, plan, Path(folder), cancel)
             return replace(
                 evaluation, build_s=float(artifact.info.get("build_s", 0.0)), digest=artifact.digest
@@ -226,8 +230,6 @@ class Evaluator:
             evaluation = self._simulate(
                 candidate, artifact, plan, candidate.expected_constant, True, folder, cancel
             )
-        if not evaluation.ok and evaluation.outcome is not None and not evaluation.cached:
-            evaluation = replace(evaluation, command=self._keep(artifact, candidate, expected))
         return evaluation
 
     def _simulate(
@@ -258,14 +260,19 @@ class Evaluator:
         )
         known = self.store.get_simulation(conditions.key, limit)
         if known is not None:
-            if known.outcome.ok:
-                self._best.note(plan.tensors, known.outcome.counters)
-            return self._value(known.outcome, conditions.key, cached=True)
+            outcome = known.outcome
+            if outcome.ok:
+                self._best.note(plan.tensors, outcome.counters)
+            elif kept := self._keep(candidate, artifact.digest, expected, constant, known.instruction_limit):
+                # What an earlier run kept may have been removed since.
+                outcome = replace(outcome, command=kept)
+            return self._value(outcome, conditions.key, cached=True)
         start = time.perf_counter()
         try:
             executable = linker(artifact.isa).link(artifact.objects, plan, folder / "candidate.elf")
         except InputFileError as error:
-            return Evaluation(Status.INVALID, "link", str(error), link_s=time.perf_counter() - start)
+            command = self._keep(candidate, artifact.digest, expected, constant, limit)
+            return Evaluation(Status.INVALID, "link", str(error), command, link_s=time.perf_counter() - start)
         linked = time.perf_counter()
         job = SimJob(
             executable,
@@ -277,9 +284,15 @@ class Evaluator:
         )
         outcome = self.simulator.run(job, cancel)
         simulated = time.perf_counter()
+        cancelled = cancel is not None and cancel.is_set()
+        # The adapter's own command names the executable, which is gone in a moment.
+        command = ""
         if outcome.ok:
             self._best.note(plan.tensors, outcome.counters)
-        if cancel is None or not cancel.is_set():  # a cancelled job says nothing about its candidate
+        elif not cancelled:
+            command = self._keep(candidate, artifact.digest, expected, constant, limit)
+        outcome = replace(outcome, command=command)
+        if not cancelled:  # a cancelled job says nothing about its candidate
             self.store.put_simulations([Simulation(conditions, outcome, limit)])
         evaluation = self._value(outcome, conditions.key, cached=False)
         return replace(evaluation, link_s=linked - start, simulate_s=simulated - linked)
@@ -303,34 +316,55 @@ class Evaluator:
         )
         return Evaluation(Status.OK, "", "", outcome.command, value, predicted, key, outcome, cached)
 
-    def _keep(self, artifact: Artifact, candidate: Candidate, expected: Expectation | None) -> str:
-        """Keeps a failed candidate's objects; returns the command that runs it again."""
+    def _keep(
+        self,
+        candidate: Candidate,
+        digest: str,
+        expected: Expectation | None,
+        constant: bool = False,
+        instruction_limit: int | None = None,
+    ) -> str:
+        """Keeps a failed candidate with all that its run depends on; returns the shell command that
+        repeats it, empty when nothing is kept."""
         if self.keep_failed is None:
             return ""
-        folder = self.keep_failed / artifact.digest[:16]
-        if not folder.exists() and self.keep_failed.exists():
-            kept = sorted(self.keep_failed.iterdir(), key=lambda path: path.stat().st_mtime)
-            for old in kept[: max(0, len(kept) - KEEP_FAILED + 1)]:
-                shutil.rmtree(old, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        kept_object = folder / candidate.path.name
-        shutil.copy(candidate.path, kept_object)
-        command = [
-            "simtune",
-            "simulate",
-            str(kept_object),
-            "--machine",
-            self.machine.name,
-            "--seed",
-            str(self.seed),
-        ]
+        folder = keep_folder(self.keep_failed, digest[:16])
+        kept = folder / candidate.path.name
+        shutil.copy(candidate.path, kept)
+        times = [bound for bound in (self.limits.wall_s, self.limits.cpu_s) if bound is not None]
+        memory = self.limits.memory_bytes
+        options: dict[str, object] = {
+            "--machine": self._machine_name(folder),
+            "--simulator": self.simulator.name,
+            "--seed": self.seed,
+            "--warmup": self.warmup or None,
+            "--timeout": min(times, default=None),
+            "--memory": None if memory is None else memory / 2**20,
+            "--max-instructions": instruction_limit,
+        }
         if side_file(candidate.path).exists():
-            shutil.copy(side_file(candidate.path), side_file(kept_object))
-        else:
-            command += ["--args", ",".join(map(str, candidate.signature))]
+            shutil.copy(side_file(candidate.path), side_file(kept))
+        elif candidate.signature:
+            options["--args"] = ",".join(map(str, candidate.signature))
         if expected is not None:
-            command += ["--expect", str(shutil.copy(expected.path, folder / "expected.bin"))]
+            options["--expect"] = shutil.copy(expected.path, folder / f"{expected.digest[:16]}.expected")
+            options |= {"--rtol": expected.rtol, "--atol": expected.atol}
+            constant = expected.constant
+        command = ["simtune", "simulate", str(kept), *(["--constant"] if constant else [])]
+        for name, value in options.items():
+            command += [] if value is None else [name, str(value)]
+        for model in self.count:
+            command += ["--count", model]
         return shlex.join(command)
+
+    def _machine_name(self, folder: Path) -> str:
+        """What names this machine on a command line; one that has no name is written into `folder`."""
+        with contextlib.suppress(MachineFileError):
+            if load_machine(self.machine.name).digest() == self._digest:
+                return self.machine.name
+        path = folder / "machine.toml"
+        path.write_text(as_toml(self.machine))
+        return str(path)
 
     def cancel(self) -> None:
         """Stops everything that runs or waits; returns at once."""

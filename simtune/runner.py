@@ -18,7 +18,7 @@ from simtune import tvm_setup
 from simtune.build.image import Tensor
 from simtune.build.reference import Reference
 from simtune.consensus import outliers
-from simtune.errors import InputFileError
+from simtune.errors import ConfigurationError, InputFileError
 from simtune.evaluate import Candidate, Evaluation, Evaluator
 from simtune.execution.base import Executor
 from simtune.execution.scratch import scratch_folder
@@ -190,6 +190,7 @@ class SimulatorRunner(ms.runner.PyRunner):  # type: ignore[misc, name-defined]
     ) -> None:
         super().__init__()
         self.machine = machine if isinstance(machine, Machine) else load_machine(machine)
+        self._folder = scratch_folder("expected")
         self._owned_store: RecordStore | None = None
         if not isinstance(records, RecordStore):
             records = self._owned_store = RecordStore(records or default_store_path())
@@ -209,13 +210,18 @@ class SimulatorRunner(ms.runner.PyRunner):  # type: ignore[misc, name-defined]
             straggler_factor=straggler_factor,
             keep_failed=keep_failed,
         )
+        if not self.evaluator.counters:
+            self.close()
+            raise ConfigurationError(
+                f"simulator {self.evaluator.simulator.name} counts nothing, so it cannot rank candidates",
+                "choose one that counts, see 'simtune doctor'",
+            )
         self.listener = listener
         #: Evaluations by artifact path, for measure callbacks.
         self.evaluations: dict[str, Evaluation] = {}
         #: Wall seconds in which a batch was under way.
         self.wall_s = 0.0
         self._references: dict[tuple[Any, ...], list[Reference]] = {}
-        self._folder = scratch_folder("expected")
         for workload in workloads:
             self.expect(workload)
         atexit.register(_close, weakref.ref(self))

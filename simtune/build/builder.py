@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import atexit
+import hashlib
 import json
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from typing import Any
 
 from simtune import tvm_setup
 from simtune.build.artifact import write_side_file
+from simtune.build.kept import keep_module
 from simtune.build.pool import BuildPool, BuildReply, BuildRequest
 from simtune.execution.capacity import usable_cores
 from simtune.execution.scratch import scratch_folder
@@ -23,6 +25,9 @@ ms = tvm_setup.load()
 # `tvm.ir.utils` is where derived_object lives in the pinned version.
 from tvm.ir import save_json  # noqa: E402
 from tvm.ir.utils import derived_object  # noqa: E402
+
+#: Between the message of a failed build and the command that repeats it.
+AGAIN = "\nagain: "
 
 
 @derived_object
@@ -37,12 +42,19 @@ class Builder(ms.builder.PyBuilder):  # type: ignore[misc, name-defined]
         workers: how many build at the same time; all usable cores by default.
         timeout_s: wall seconds per candidate.
         memory_bytes: a worker that has grown beyond is replaced.
+        keep_failed: folder that keeps modules which could not be built; the error message then ends
+            with the command that builds such a module again.
     """
 
     def __init__(
-        self, workers: int | None = None, timeout_s: float = 60.0, memory_bytes: int = 1 << 30
+        self,
+        workers: int | None = None,
+        timeout_s: float = 60.0,
+        memory_bytes: int = 1 << 30,
+        keep_failed: Path | None = None,
     ) -> None:
         super().__init__()
+        self.keep_failed = keep_failed
         self.workers = workers or usable_cores()
         self.wall_s = 0.0
         self.pool = BuildPool(self.workers, timeout_s, memory_bytes)
@@ -61,16 +73,25 @@ class Builder(ms.builder.PyBuilder):  # type: ignore[misc, name-defined]
             for item, path in zip(build_inputs, paths, strict=True)
         ]
         replies = self.pool.build(requests)
-        results = [self._result(path, reply) for path, reply in zip(paths, replies, strict=True)]
+        results = [self._result(request, reply) for request, reply in zip(requests, replies, strict=True)]
         self.wall_s += time.perf_counter() - start
         return results
 
-    def _result(self, path: Path, reply: BuildReply) -> Any:
+    def _result(self, request: BuildRequest, reply: BuildReply) -> Any:
+        path = request.path
         if reply.error:
             shutil.rmtree(path.parent, ignore_errors=True)
-            return ms.builder.BuilderResult(None, f"build: {reply.error}")
+            return ms.builder.BuilderResult(None, f"build: {reply.error}{self._keep(request)}")
         write_side_file(path, {**reply.info, "build_s": reply.seconds})
         return ms.builder.BuilderResult(str(path), None)
+
+    def _keep(self, request: BuildRequest) -> str:
+        """TVM hands nothing but a message from a builder to those who store trials."""
+        if self.keep_failed is None:
+            return ""
+        digest = hashlib.sha256((request.module_json + request.target_json).encode()).hexdigest()
+        command = keep_module(self.keep_failed, digest[:16], request.module_json, request.target_json)
+        return AGAIN + command
 
     def close(self) -> None:
         """Ends the workers and removes what they built."""

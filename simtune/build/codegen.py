@@ -3,11 +3,17 @@
 
 Runs inside the build workers. The tensor intrinsics are already inlined in a scheduled module, so
 their slow import never happens here.
+
+As a program it builds one kept module again: ``python -m simtune.build.codegen MODULE.json
+TARGET.json OUT.o``.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import sys
+from pathlib import Path
 from typing import Any
 
 from simtune.build.image import Role, Tensor
@@ -73,3 +79,33 @@ def emit(module_json: str, target: Any, path: str) -> dict[str, Any]:
     library.write_to_file(partial, "o")
     os.replace(partial, path)
     return {"kernels": kernels, "prepacked": REWRITE_MARK in module_json}
+
+
+def main(arguments: list[str]) -> int:
+    """Builds one module outside of the workers, where a debugger can look at it."""
+    if len(arguments) != 3:
+        print("usage: python -m simtune.build.codegen MODULE.json TARGET.json OUT.o", file=sys.stderr)
+        return 2
+    from simtune import tvm_setup
+    from simtune.build.artifact import write_side_file
+
+    module, target_file, out = (Path(argument) for argument in arguments)
+    try:
+        module_json, target_json = module.read_text(), json.loads(target_file.read_text())
+    except (OSError, ValueError) as error:
+        print(f"cannot read {module} and {target_file}: {error}", file=sys.stderr)
+        return 2
+    tvm_setup.check_pair()
+    tvm_setup.skip_gpu_intrinsics()
+    from tvm.target import Target
+
+    target = Target(target_json)
+    with target:
+        info = emit(module_json, target, str(out))
+    write_side_file(out, info)
+    print(out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

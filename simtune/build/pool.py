@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import selectors
 import signal
@@ -20,6 +21,8 @@ from typing import Any
 
 from simtune.build import channel
 from simtune.errors import SimtuneError
+
+_CRASH_TAIL = 3000
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class BuildReply:
 class _Worker:
     sock: socket.socket
     pid: int
+    log: int  # descriptor of what the worker has printed
     job: int = -1
     started: float = 0.0
 
@@ -91,6 +95,7 @@ class BuildPool:
         def assign(worker: _Worker) -> None:
             if waiting:
                 worker.job, worker.started = waiting.popleft(), time.monotonic()
+                os.ftruncate(worker.log, 0)
                 request = requests[worker.job]
                 with contextlib.suppress(OSError):  # a dead worker shows itself as end of file below
                     channel.send(
@@ -124,7 +129,7 @@ class BuildPool:
                             worker,
                             BuildReply(
                                 {},
-                                "the compiler crashed on this candidate",
+                                _crash_message(worker),
                                 time.monotonic() - worker.started,
                             ),
                         )
@@ -149,14 +154,17 @@ class BuildPool:
     def _fork(self) -> _Worker:
         control = self._control or self._start()
         ours, theirs = socket.socketpair()
+        log = os.memfd_create("simtune-build-log")
+        fcntl.fcntl(log, fcntl.F_SETFL, os.O_APPEND)  # it is emptied between two candidates
         try:
-            socket.send_fds(control, [b"f"], [theirs.fileno()])
+            socket.send_fds(control, [b"f"], [theirs.fileno(), log])
             pid = int.from_bytes(control.recv(4), "little")
         finally:
             theirs.close()
         if pid == 0:
+            os.close(log)
             raise SimtuneError("the build process ended unexpectedly", "run 'simtune doctor'")
-        worker = _Worker(ours, pid)
+        worker = _Worker(ours, pid, log)
         self._workers.append(worker)
         return worker
 
@@ -168,6 +176,8 @@ class BuildPool:
             pass_fds=[theirs.fileno()],
             env=env,
             stdin=subprocess.DEVNULL,
+            # Ctrl-C goes to the whole group of the terminal; what it means is decided here.
+            process_group=0,
         )
         theirs.close()
         if ours.recv(5) != b"ready":
@@ -180,6 +190,7 @@ class BuildPool:
     def _discard(self, worker: _Worker) -> None:
         self._workers.remove(worker)
         worker.sock.close()
+        os.close(worker.log)
         with contextlib.suppress(ProcessLookupError):
             os.kill(worker.pid, signal.SIGKILL)
 
@@ -200,3 +211,11 @@ class BuildPool:
         """Ends all processes; the pool starts them again when it is used again."""
         with self._lock:
             self._stop()
+
+
+def _crash_message(worker: _Worker) -> str:
+    """What is known of a worker that died: the last that it printed."""
+    size = os.fstat(worker.log).st_size
+    tail = os.pread(worker.log, _CRASH_TAIL, max(0, size - _CRASH_TAIL)).decode(errors="replace").strip()
+    what = "the compiler crashed on this candidate"
+    return f"{what}\n{tail}" if tail else what

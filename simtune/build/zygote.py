@@ -8,6 +8,7 @@ that happened, and its workers die with it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -38,12 +39,19 @@ def _resident_bytes() -> int:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _silence() -> None:
-    """LLVM and TVM print to standard output and error at will; a worker has nobody to tell."""
+def _redirect(log: int) -> None:
+    """LLVM and TVM print at will; `log` keeps what they say before they die."""
     null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
+    os.dup2(null, 0)
+    for fd in (1, 2):
+        os.dup2(log, fd)
     os.close(null)
+    os.close(log)
+
+
+def _die_with_parent(sign: int) -> None:
+    """Asks the kernel to send `sign` when the thread that started us ends; 0 takes it back."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, sign)
 
 
 def _serve(sock: socket.socket) -> None:
@@ -72,7 +80,13 @@ def _serve(sock: socket.socket) -> None:
 
 def main() -> None:
     """Serves fork requests on the socket whose descriptor is the first argument."""
+    # While it imports, nobody looks at the socket. Afterwards the end of the socket is the better
+    # sign: the pool may be used by several threads, and the one that started us may end.
+    _die_with_parent(signal.SIGKILL)
     control = socket.socket(fileno=int(sys.argv[1]))
+    with contextlib.suppress(BlockingIOError):
+        if not control.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+            return  # the pool was gone before we could ask
     from simtune import tvm_setup
 
     tvm_setup.check_pair()
@@ -80,25 +94,29 @@ def main() -> None:
     for name in _PRELOADED:
         importlib.import_module(name)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the pool decides what Ctrl-C means
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
     gc.freeze()  # keeps the forked pages shared
-    control.sendall(b"ready")
+    _die_with_parent(0)
+    try:
+        control.sendall(b"ready")
+    except OSError:
+        return
     while True:
-        data, fds, _flags, _address = socket.recv_fds(control, 1, 1)
+        data, fds, _flags, _address = socket.recv_fds(control, 1, 2)
         if not data:
             return
         pid = os.fork()
         if pid == 0:
             # Killed with the zygote, which ends with the pool: no worker is ever left compiling.
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            _die_with_parent(signal.SIGKILL)
             control.close()
-            _silence()
+            _redirect(fds[1])
             try:
                 _serve(socket.socket(fileno=fds[0]))
             finally:
                 os._exit(0)
-        os.close(fds[0])
+        for fd in fds:
+            os.close(fd)
         control.sendall(pid.to_bytes(4, "little"))
 
 

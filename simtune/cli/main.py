@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 
@@ -22,12 +23,22 @@ VERBS = {
     "workloads": "List the named and parametric workloads.",
 }
 
+_OS_HINT = "mend the path, its permissions or the space on its disk, or choose another one"
+
 
 class LazyGroup(click.Group):
     """Imports a verb's module only when that verb is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(VERBS)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        close = difflib.get_close_matches(args[0], VERBS, n=1)
+        if args[0] not in VERBS and not args[0].startswith("-") and close:
+            ctx.fail(f"'{args[0]}' is no command; did you mean '{close[0]}'?")
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
@@ -55,17 +66,26 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Entry point: turns our own errors into a message and exit status 2."""
+    """Entry point: turns errors into a message and exit status 2, and Ctrl-C into 130."""
     try:
         cli.main(standalone_mode=False)
     except SimtuneError as error:
-        fail(error)
+        fail(type(error).__name__, error)
+    except click.UsageError as error:
+        if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # of click 8.2
+            error.show()
+            sys.exit(error.exit_code)
+        path = error.ctx.command_path if error.ctx else "simtune"
+        fail("UsageError", SimtuneError(error.format_message().rstrip("."), f"{path} --help"))
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        fail("UsageError", SimtuneError(error.format_message()))
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; finished jobs are stored, run the same command to go on", err=True)
         sys.exit(130)
+    except OSError as error:
+        # A full disk, a folder without permission, a file that is a folder: the user's to mend.
+        place = f"{error.filename}: " if error.filename is not None else ""
+        fail(type(error).__name__, SimtuneError(f"{place}{error.strerror or error}", _OS_HINT))
 
 
 if __name__ == "__main__":

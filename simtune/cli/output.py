@@ -26,10 +26,10 @@ def emit_json(data: Any) -> None:
     click.echo(json.dumps(data, indent=2, default=str))
 
 
-def fail(error: SimtuneError) -> NoReturn:
+def fail(kind: str, error: SimtuneError) -> NoReturn:
     """Prints what happened and what to do next, and exits with status 2."""
     if "--json" in sys.argv:
-        emit_json({"error": {"kind": type(error).__name__, "what": error.what, "next": error.hint}})
+        emit_json({"error": {"kind": kind, "what": error.what, "next": error.hint}})
     click.echo(f"simtune: {error}", err=True)
     sys.exit(2)
 

@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import shlex
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
 
@@ -18,11 +22,11 @@ from simtune.cli.output import count as count_text
 from simtune.cli.output import emit_json, json_option, seconds
 from simtune.counters import SCHEMA
 from simtune.errors import ConfigurationError, InputFileError
-from simtune.jobs import Limits, Outcome, SimJob
+from simtune.jobs import Limits, Outcome, SimJob, Status
 from simtune.machines.model import Machine
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.option("--machine", "-m", required=True, help="Machine name, path of a machine file, or 'host'.")
@@ -40,8 +44,11 @@ from simtune.machines.model import Machine
 @click.option("--rtol", default=1e-3, show_default=True, help="Relative tolerance of --expect.")
 @click.option("--atol", default=1e-4, show_default=True, help="Absolute tolerance of --expect.")
 @click.option("--simulator", default="qemu", show_default=True, help="See 'simtune doctor'.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the inputs.")
-@click.option("--warmup", default=0, show_default=True, help="Calls before the one that counts.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the inputs.")
+@click.option("--constant", is_flag=True, help="Inputs whose elements are all the same.")
+@click.option(
+    "--warmup", type=click.IntRange(0), default=0, show_default=True, help="Calls before the one that counts."
+)
 @click.option(
     "--count",
     "models",
@@ -49,10 +56,25 @@ from simtune.machines.model import Machine
     type=click.Choice(["branch", "prefetch", "blocks"]),
     help="Models to switch on beside caches and issue; may be repeated.",
 )
-@click.option("--timeout", default=120.0, show_default=True, help="Seconds.")
-@click.option("--max-instructions", type=int, help="Cut off after so many instructions.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=120.0,
+    show_default=True,
+    help="Seconds of wall time, and of CPU time.",
+)
+@click.option(
+    "--memory",
+    type=click.FloatRange(0, min_open=True),
+    default=2048.0,
+    show_default=True,
+    help="MiB that the simulation may use.",
+)
+@click.option("--max-instructions", type=click.IntRange(1), help="Cut off after so many instructions.")
 @json_option
+@click.pass_context
 def command(
+    context: click.Context,
     file: Path,
     arguments: tuple[str, ...],
     machine: str,
@@ -62,9 +84,11 @@ def command(
     atol: float,
     simulator: str,
     seed: int,
+    constant: bool,
     warmup: int,
     models: tuple[str, ...],
     timeout: float,
+    memory: float,
     max_instructions: int | None,
     as_json: bool,
 ) -> None:
@@ -82,24 +106,63 @@ def command(
     from simtune.machines.load import load_machine
 
     loaded = load_machine(machine)
-    limits = Limits(wall_s=timeout, cpu_s=timeout, instructions=max_instructions)
+    limits = Limits(
+        wall_s=timeout, cpu_s=timeout, memory_bytes=int(memory * 2**20), instructions=max_instructions
+    )
     elf = Elf.read(file) if _starts_like_elf(file) else None
     if elf is not None and elf.is_executable:
+        _refuse_object_options(context, file)
         outcome = _run_executable(file, elf, loaded, arguments, simulator, limits, models)
     else:
         if arguments:
             raise ConfigurationError(
-                "only an executable takes arguments", "use --args for the tensors of an object"
+                f"{file} is no executable and takes no arguments ({' '.join(arguments)})",
+                "use --args for the tensors of an object",
             )
-        outcome = _run_object(
-            file, loaded, signature, expect, (rtol, atol), simulator, seed, warmup, limits, models
-        )
+        inputs = _Inputs(_signature(signature), expect, rtol, atol, seed, constant, warmup)
+        outcome = _run_object(file, loaded, inputs, simulator, limits, models)
     predicted = _predict(outcome, loaded)
     if as_json:
         emit_json(_as_dict(outcome, loaded, predicted))
     else:
         _print(outcome, loaded, predicted)
     sys.exit(0 if outcome.ok else 1)
+
+
+#: Options that the harness of an object understands.
+_FOR_OBJECTS = ("signature", "expect", "rtol", "atol", "seed", "constant", "warmup")
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What the kernel of an object is called with, and what it must answer."""
+
+    signature: tuple[Tensor, ...]
+    expect: Path | None
+    rtol: float
+    atol: float
+    seed: int
+    constant: bool
+    warmup: int
+
+
+def _refuse_object_options(context: click.Context, file: Path) -> None:
+    """An option without effect would let the user believe it had one."""
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name in _FOR_OBJECTS
+        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise ConfigurationError(
+            f"{file} is an executable, {', '.join(given)} is for objects",
+            "give the executable's own arguments after '--'",
+        )
+
+
+def _signature(text: str | None) -> tuple[Tensor, ...]:
+    return tuple(Tensor.parse(item.strip()) for item in text.split(",")) if text is not None else ()
 
 
 def _starts_like_elf(file: Path) -> bool:
@@ -138,12 +201,8 @@ def _run_executable(
 def _run_object(
     file: Path,
     machine: Machine,
-    signature: str | None,
-    expect: Path | None,
-    tolerance: tuple[float, float],
+    inputs: _Inputs,
     simulator: str,
-    seed: int,
-    warmup: int,
     limits: Limits,
     models: tuple[str, ...],
 ) -> Outcome:
@@ -154,11 +213,12 @@ def _run_object(
     from simtune.records.store import RecordStore
     from simtune.simulators.base import get_simulator
 
-    tensors = tuple(Tensor.parse(text.strip()) for text in signature.split(",")) if signature else ()
     expected = None
-    if expect is not None:
-        digest = hashlib.sha256(expect.read_bytes()).hexdigest()
-        expected = Expectation(expect.resolve(), digest, *tolerance, constant=False)
+    if inputs.expect is not None:
+        digest = hashlib.sha256(inputs.expect.read_bytes()).hexdigest()
+        expected = Expectation(
+            inputs.expect.resolve(), digest, inputs.rtol, inputs.atol, constant=inputs.constant
+        )
     with RecordStore(":memory:") as store:
         evaluator = Evaluator(
             machine,
@@ -169,16 +229,33 @@ def _run_object(
             jobs=1,
             limits=limits,
             count=models,
-            seed=seed,
-            warmup=warmup,
+            seed=inputs.seed,
+            warmup=inputs.warmup,
         )
         try:
-            evaluation = evaluator.evaluate(Candidate(file, tensors, expected, expected))
+            candidate = Candidate(file, inputs.signature, expected, expected, inputs.constant)
+            evaluation = evaluator.evaluate(candidate)
         finally:
             evaluator.close()
     if evaluation.outcome is None:  # it never came to a simulation: the file is at fault
-        raise InputFileError(evaluation.error)
-    return evaluation.outcome
+        what, _, hint = evaluation.error.partition("\n  next: ")
+        raise InputFileError(what, hint)
+    outcome = evaluation.outcome
+    if mismatch := _ARGUMENT_ERROR.search(outcome.error):
+        raise InputFileError(
+            f"the tensors do not fit the kernel of {file}: {mismatch[1]}",
+            "give all tensors in argument order, the output last: --args float32:64x64,float32:64x64,...",
+        )
+    if outcome.status is Status.INVALID:  # the harness refused the files or options it was given
+        raise InputFileError(f"{file} cannot run: {outcome.error.splitlines()[-1]}", "check the options")
+    return replace(outcome, command=shlex.join(["simtune", *sys.argv[1:]]))
+
+
+#: How TVM's generated code complains about its arguments.
+_ARGUMENT_ERROR = re.compile(
+    r"^kernel raised \w+: ((?:Expected \d+ arguments|Mismatched|Invalid).*?)(?: when calling:)?$",
+    re.MULTILINE,
+)
 
 
 def _predict(outcome: Outcome, machine: Machine) -> float | None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,12 @@ from simtune.errors import SimtuneError
 @click.argument("workload")
 @click.option("--machine", "-m", required=True, help="Machine name, path of a machine file, or 'host'.")
 @click.option(
-    "--trials", "-n", default=64, show_default=True, help="Trials of the whole run, stored ones included."
+    "--trials",
+    "-n",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Trials of the whole run, stored ones included.",
 )
 @click.option(
     "--records", type=click.Path(path_type=Path), help="Record store  [default: simtune-records.db]"
@@ -30,11 +36,26 @@ from simtune.errors import SimtuneError
     show_default=True,
     help="latency, energy, a counter, or an expression over counters.",
 )
-@click.option("--jobs", "-j", type=int, help="Builds and simulations at once  [default: all usable cores]")
-@click.option("--seed", default=0, show_default=True, help="Seed of the search and of the inputs.")
-@click.option("--batch", default=32, show_default=True, help="Candidates per round of the search.")
+@click.option(
+    "--jobs", "-j", type=click.IntRange(1), help="Builds and simulations at once  [default: all usable cores]"
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of the search and of the inputs.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1),
+    default=32,
+    show_default=True,
+    help="Candidates per round of the search.",
+)
 @click.option(
     "--search-threads",
+    type=click.IntRange(1),
     default=1,
     show_default=True,
     help="Threads of the search itself; with more than one it is faster and no longer reproducible.",
@@ -45,14 +66,22 @@ from simtune.errors import SimtuneError
     show_default=True,
     help="Cut a candidate off at this many times the instructions of the best; 0 never does.",
 )
-@click.option("--warmup", default=0, show_default=True, help="Calls before the one that counts.")
+@click.option(
+    "--warmup", type=click.IntRange(0), default=0, show_default=True, help="Calls before the one that counts."
+)
 @click.option(
     "--count",
     multiple=True,
     type=click.Choice(["branch", "prefetch", "blocks"]),
     help="Models to switch on beside caches and issue; may be repeated.",
 )
-@click.option("--timeout", default=120.0, show_default=True, help="Seconds per simulation.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=120.0,
+    show_default=True,
+    help="Seconds per simulation.",
+)
 @click.option("--fresh", is_flag=True, help="Start a new run instead of taking up the stored one.")
 @click.option("--report/--no-report", default=True, help="Write the HTML report.")
 @json_option
@@ -80,6 +109,9 @@ def command(
 
     WORKLOAD is a name or a parametric form, see 'simtune workloads list'. Interrupt at any time:
     the same command goes on where it ended, and no finished simulation runs twice.
+
+    Exits with 0 when there is a best schedule, with 1 when every candidate failed, with 2 when the
+    run cannot start, with 130 when it was interrupted.
 
     \b
     Example:
@@ -136,8 +168,9 @@ def command(
                 "report": page,
             }
         )
-        return
-    _print(result, objective, store_path, page)
+    else:
+        _print(result, objective, store_path, page)
+    sys.exit(0 if result.best is not None else 1)
 
 
 def _brief(trial: Any) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from simtune import tvm_setup
+from simtune.build.builder import AGAIN
 from simtune.evaluate import Evaluation
 from simtune.jobs import Status
 from simtune.records.model import Trial
@@ -97,6 +98,7 @@ def make_trial(
     """A trial row from an evaluation, or from the message of a failed build."""
     name = hashlib.sha256(trace.encode()).hexdigest()[:16]
     if evaluation is None:
+        error, _, command = build_error.partition(AGAIN)
         return Trial(
             run,
             index,
@@ -104,7 +106,8 @@ def make_trial(
             Status.BUILD_FAILED,
             trace,
             stage="build",
-            error=build_error or "the builder returned no artifact",
+            error=error or "the builder returned no artifact",
+            command=command,
             is_reference=is_reference,
         )
     return Trial(

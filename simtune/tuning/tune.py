@@ -46,6 +46,11 @@ class Search:
     generations: int = 3
     threads: int = 1
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:  # TVM would abort deep inside the search
+                raise ConfigurationError(f"the search's {name} is {value}, but must be at least 1")
+
 
 class Observer:
     """What a caller can watch; all methods do nothing by default."""
@@ -138,6 +143,8 @@ def tune(
     """
     if trials < 1:
         raise ConfigurationError(f"trials is {trials}, but must be at least 1")
+    if seed < 0 or warmup < 0:
+        raise ConfigurationError(f"seed is {seed} and warmup is {warmup}, but neither may be negative")
     loaded = machine if isinstance(machine, Machine) else load_machine(machine)
     store = records if isinstance(records, RecordStore) else RecordStore(records or default_store_path())
     try:
@@ -204,22 +211,23 @@ class _Session:
         options: dict[str, Any],
     ) -> TuneResult:
         start = time.perf_counter()
+        # First, because it checks the options: a typing error must not leave an empty run behind.
+        runner = SimulatorRunner(
+            self.machine,
+            records=self.store,
+            workloads=[self.module],
+            listener=lambda _path, evaluation: self.observer.on_candidate(evaluation),
+            **options,
+        )
         run = self._open_run(fresh, options)
         stored = list(self.store.trials(run.id))
         done = [trial for trial in stored if not trial.is_reference]
         self.observer.on_start(run, len(done), trials)
         folder = Path(work_dir) if work_dir else Path("simtune-runs") / run.id
         folder.mkdir(parents=True, exist_ok=True)
-        own_builder = None if builder is not None else Builder(options["jobs"])
+        failed = runner.evaluator.keep_failed = folder / "failed"
+        own_builder = None if builder is not None else Builder(options["jobs"], keep_failed=failed)
         builder = builder or own_builder
-        runner = SimulatorRunner(
-            self.machine,
-            records=self.store,
-            workloads=[self.module],
-            keep_failed=folder / "failed",
-            listener=lambda _path, evaluation: self.observer.on_candidate(evaluation),
-            **options,
-        )
         state = RunState.FAILED
         timings: dict[str, float] = {}
         try:

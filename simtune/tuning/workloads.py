@@ -74,7 +74,8 @@ def parse(text: str) -> Workload:
     kind, _, rest = text.partition(":")
     if kind not in KINDS:
         known = [*NAMED, *KINDS]
-        close = difflib.get_close_matches(text, known, n=3)
+        # Without the parameters: of a form such as matmull:m=64 only the kind is misspelt.
+        close = difflib.get_close_matches(kind, known, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "see 'simtune workloads list'"
         raise ConfigurationError(f"'{text}' is no workload", hint)
     parameters = dict(KINDS[kind].defaults)
