@@ -255,3 +255,24 @@ def test_rvv_issue_cost_grows_with_lmul(tmp_path: Path) -> None:
         assert outcome.counters is not None
         cycles[lmul] = outcome.counters["issue_cycles"]
     assert cycles[4] > 2 * cycles[1]
+
+
+@pytest.mark.parametrize("before_page", range(1, 12))
+def test_x86_instruction_across_a_page_is_counted_once(before_page: int, tmp_path: Path) -> None:
+    """QEMU takes such an instruction back out of its block, and used to be believed when it still
+    listed it. The instruction is tried with each number of its bytes on the first page."""
+    body = f"""
+        mov $100, %ecx
+        jmp 1f
+        .balign 4096
+        .fill {4096 - before_page - 5}, 1, 0x90
+    1:  mov %ecx, %eax              # 2 bytes
+        lea (%rax), %rdx            # 3 bytes
+        movl $0x11223344, -0x400(%rsp, %rax)   # 11 bytes, across the page unless all fit
+        dec %ecx
+        jnz 1b
+    """
+    found = counters(simulate(assemble(tmp_path, "x86_64", program("x86_64", body)), machine("x86_64")))
+    assert found["instructions"] == 2 + 5 * 100
+    assert found["stores"] == 100
+    assert found["branches"] == 100

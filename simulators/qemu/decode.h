@@ -76,6 +76,9 @@ void decode_riscv(const uint8_t *bytes, struct insn *insn);
 void decode_a64(const uint8_t *bytes, struct insn *insn);
 void decode_x86(const uint8_t *bytes, struct insn *insn);
 
+/* Bytes that a whole instruction starting with `bytes` has; 30 bytes must be readable. */
+unsigned x86_length(const uint8_t *bytes);
+
 static inline void reads(struct insn *insn, unsigned reg)
 {
     if (reg < N_REGS && insn->n_src < MAX_SRC)

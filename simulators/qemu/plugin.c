@@ -219,6 +219,19 @@ static unsigned group_size(struct insn *insn, bool first)
     return scale;
 }
 
+/* False for an instruction that QEMU took back out of the block, see length_x86.c. */
+static bool last_is_whole(struct qemu_plugin_tb *tb, size_t n)
+{
+    struct qemu_plugin_insn *last = qemu_plugin_tb_get_insn(tb, n - 1);
+    uint8_t raw[2 * MAX_INSN_BYTES] = {0};
+    size_t size = qemu_plugin_insn_size(last);
+    uint64_t left = -qemu_plugin_insn_vaddr(last) & 0xfff; /* bytes on its page */
+    if (left == 0 || left >= MAX_INSN_BYTES || size > left || size >= MAX_INSN_BYTES)
+        return true;
+    insn_bytes(last, raw, size);
+    return x86_length(raw) <= size;
+}
+
 static void translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
     static struct insn insns[512];
@@ -228,6 +241,8 @@ static void translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
     struct block *block = NULL;
     (void)id;
     access_begin_block();
+    if (n > 1 && decode == decode_x86 && !last_is_whole(tb, n))
+        n--;
     for (size_t k = 0; k < n; k++) {
         struct qemu_plugin_insn *handle = qemu_plugin_tb_get_insn(tb, k);
         uint8_t raw[2 * MAX_INSN_BYTES] = {0}; /* decoders may look past the end */
