@@ -191,7 +191,7 @@ def test_ordinary_run(builder: Builder, written: Written) -> None:
     page, _ = written(run, {"build": 3.0, "run": 2.0, "search": 1.0, "total": 6.0}, machine=MACHINE)
     assert page.tags.count("svg") == 6
     for part in (
-        "conv2d on sifive-u74, 40 trials, 7 failed, run running", "faster than TVM’s default",
+        "conv2d on sifive-u74, 40 trials, 7 failed, not finished", "faster than TVM’s default",
         "8 ms", run.id, MACHINE.digest(), "simtune", "0.1.0", "seed 7", "qemu 7.2.22",
         "6 s for 40 trials, 150 ms each", "get_loops(block=b0)", "qemu x", "float32 [16, 16]",
     ):  # fmt: skip
@@ -366,6 +366,16 @@ def test_machine_that_is_gone_or_changed(builder: Builder, written: Written) -> 
     page, _ = written(gone)
     assert "has changed since this run" in page.text
     assert "Where the cycles go" not in page.text
+
+
+def test_another_predictor(builder: Builder, written: Written) -> None:
+    run = builder.run()
+    trial = builder.trial(run, 1, 1.0, predicted_s=1.0)
+    parts = collect(builder.store, run.id).cycles["best"]
+    seconds = sum(parts.values()) / MACHINE.clock_hz
+    assert f"add up to {quantity(seconds, 's')}" in written(run)[0].text
+    builder.store.put_trial(replace(trial, predicted_s=seconds))
+    assert "add up to" not in written(run)[0].text
 
 
 def test_measured_times(builder: Builder, written: Written) -> None:

@@ -37,7 +37,7 @@ def bars(plot: Any, rows: Sequence[str], series: Sequence[Series]) -> None:
     plot.set_ylim(len(rows) - 0.5, -0.5)
     plot.grid(axis="y", visible=False)
     plot.spines["bottom"].set_visible(False)
-    plot.xaxis.set_major_locator(MaxNLocator(6))
+    plot.xaxis.set_major_locator(MaxNLocator(6, steps=style.STEPS))
     plot.xaxis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value, digits=4)))
     largest = max((value for _, _, values, _ in series for value in values if value is not None), default=0)
     plot.set_xlim(0, 1.18 * largest or 1)  # room for the texts
@@ -190,10 +190,8 @@ def _dots(plot: Any, rows: list[Row], unit: str) -> None:
         low = min(values)
         span = max(100 - low, 0.01)
         plot.set_xlim(low - 0.18 * span, 100 + 0.18 * span)
-        plot.xaxis.set_major_locator(MaxNLocator(4))
-        plot.xaxis.set_major_formatter(
-            FuncFormatter(lambda value, _: f"{value:.4g} %" if value <= 100 else "")
-        )
+        ticks = [tick for tick in MaxNLocator(4, steps=style.STEPS).tick_values(low, 100) if tick <= 100]
+        plot.set_xticks(ticks, [f"{tick:.4g} %" for tick in ticks])
     else:
         style.number_axis(plot.xaxis, values, unit, ticks=3, margin=0.17)
     for y, (_, best, default) in enumerate(rows):
@@ -215,7 +213,7 @@ def _dots(plot: Any, rows: list[Row], unit: str) -> None:
                 linewidths=0.7,
                 zorder=3,
             )
-            text = f"{value:.4g} %" if unit == "%" else quantity(value, unit)
+            text = f"{value:.2f} %" if unit == "%" else quantity(value, unit)
             plot.annotate(
                 text, (value, y), (0, 6 if above else -6), textcoords="offset points", color=colour,
                 ha="center", va="bottom" if above else "top", fontsize=7,

@@ -55,7 +55,7 @@ def progress(report: Report) -> Any:
     last = report.trials[-1].index
     first = report.trials[0].index
     plots[-1].set_xlim(first - 0.02 * (last - first) - 0.5, last + 0.02 * (last - first) + 0.5)
-    plots[-1].xaxis.get_major_locator().set_params(integer=True)
+    plots[-1].xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     plots[-1].set_xlabel("trial")
     return figure
 
@@ -107,7 +107,7 @@ def _failure_strip(plot: Any, report: Report, kinds: list[Status]) -> None:
     for row, status in enumerate(kinds):
         where = [trial.index for trial in report.trials if trial.status is status]
         plot.scatter(
-            where, [row] * len(where), marker="|", s=42, color=FAILED, linewidths=1.1,
+            where, [row] * len(where), marker="|", s=55, color=FAILED, linewidths=1.6,
             rasterized=len(where) > _RASTERIZE,
         )  # fmt: skip
     plot.set_yticks(range(len(kinds)), [f"{_words(k)} ({report.statuses[k]})" for k in kinds], color=FAILED)
@@ -255,7 +255,7 @@ def failures(report: Report) -> Any:
     texts = [f"{number} ({percent(number, len(report.trials))})" for number in numbers]
     bars(plot, [_words(status) for status in kinds], [("", FAILED, numbers, texts)])
     plot.set_xlabel("candidates")
-    plot.xaxis.get_major_locator().set_params(integer=True)
+    plot.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     return figure
 
 
@@ -289,7 +289,7 @@ def wall_time(report: Report) -> Any:
 def _with_unit(report: Report) -> str:
     """The name for an axis; ticks carry the symbol of units that have one."""
     unit = report.unit
-    return f"{report.value_name} ({unit})" if unit and unit != report.objective else report.value_name
+    return f"{report.value_name} ({unit})" if unit and unit not in report.objective else report.value_name
 
 
 def _words(name: str) -> str:

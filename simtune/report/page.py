@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from simtune.jobs import Status
+from simtune.records.model import RunState
 from simtune.report import tables
 from simtune.report.css import style_sheet
 from simtune.report.data import SAMPLE, Report, value_of
@@ -65,7 +66,9 @@ def _head(report: Report) -> str:
     run = report.run
     number = len(report.trials)
     failed = number - report.statuses[Status.OK]
-    state = "" if run.state == "finished" else f", run {run.state}"
+    # A run that was killed stays "running" in the store.
+    states = {RunState.FINISHED: "", RunState.RUNNING: ", not finished"}
+    state = states.get(run.state, f", run {run.state}")
     lead = f"on {run.machine}, {number} {'trial' if number == 1 else 'trials'}, {failed} failed{state}"
     return f"""<header>
 <h1>{escape(report.workload.name)}</h1>
@@ -122,7 +125,7 @@ def _schedules(report: Report, figures: Mapping[str, Any]) -> str:
     if "cycles" in figures:
         drawn += (
             "<h3>Where the cycles go</h3>\n<p>Cycles of the analytical model: issue with every access "
-            "hitting L1, and what misses and mispredictions add.</p>\n"
+            f"hitting L1, and what misses and mispredictions add.{_other_predictor(report)}</p>\n"
             + _figure(figures, "cycles", "Predicted cycles by part, best against default")
         )
     elif report.machine_note:
@@ -138,6 +141,20 @@ def _schedules(report: Report, figures: Mapping[str, Any]) -> str:
         drawn += _figure(figures, "cache", "Misses, hit rates and traffic by level, best against default")
     heading = "Best against TVM’s default" if report.counters_of(report.reference) else "The best schedule"
     return f"<h2>{heading}</h2>\n{drawn}{tables.counter_table(report)}"
+
+
+def _other_predictor(report: Report) -> str:
+    """A warning where the parts do not add up to what the search has ranked by."""
+    best, parts = report.best, report.cycles.get("best")
+    if best is None or not best.predicted_s or not parts or report.machine is None:
+        return ""
+    seconds = sum(parts.values()) / report.machine.clock_hz
+    if abs(seconds / best.predicted_s - 1) < 0.01:
+        return ""
+    return (
+        f" They add up to {quantity(seconds, 's')} for the best schedule, not to the "
+        f"{quantity(best.predicted_s, 's')} that the run predicted in its own way."
+    )
 
 
 def _counters(report: Report, figures: Mapping[str, Any]) -> str:

@@ -37,6 +37,9 @@ COLOURS = {
     FAILED: ("--failed", "#dd8abb"),
 }
 
+#: Steps between ticks, in units of a power of ten; matplotlib would also take 1.5, 3, 6 and 8.
+STEPS = (1, 2, 2.5, 5, 10)
+
 WIDTH = 8.4  # inches; the column of the page is about 1.4 times as wide in CSS pixels
 
 _SETTINGS: dict[Any, Any] = {
@@ -101,7 +104,7 @@ def number_axis(
     scale, limits = getattr(axis.axes, f"set_{name}scale"), getattr(axis.axes, f"set_{name}lim")
     positive = [value for value in values if value > 0]
     if low < 0 or not positive:
-        axis.set_major_locator(MaxNLocator(ticks))
+        axis.set_major_locator(MaxNLocator(ticks, steps=STEPS))
     elif low == 0:
         start = min(positive)
         scale("symlog", linthresh=start, linscale=0.5)
@@ -114,10 +117,10 @@ def number_axis(
         limits(low, high)
         decades = math.log10(high / low)
         if decades < 0.7:
-            axis.set_major_locator(MaxNLocator(ticks))
+            axis.set_major_locator(MaxNLocator(ticks, steps=STEPS))
         else:
-            fine = decades < 0.4 * ticks
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if fine else (1,), numticks=ticks + 2))
+            subs = (1, 2, 5) if decades < 0.4 * ticks else (1, 3) if decades < 0.7 * ticks else (1,)
+            axis.set_major_locator(LogLocator(subs=subs, numticks=ticks + 2))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value, unit, 4)))

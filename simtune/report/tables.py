@@ -158,7 +158,7 @@ def facts_table(report: Report) -> str:
             ("finished", f"{moment(run.finished)}, {duration(max(0.0, run.finished - run.started))} later")
         )
     for name, value in run.config.items():
-        if name != "objective":
+        if name != "objective" and not (name == "simulator" and report.simulators):
             facts.append((words(name), value if isinstance(value, str) else canonical_json(value)))
     facts += [(f"version of {name}", text) for name, text in run.versions.items()]
     rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>\n" for k, v in facts)
