@@ -91,7 +91,7 @@ def test_show_trial(path: Path) -> None:
     assert "build_failed in build" in output
     assert "rebuild" in output
     data = call_json("show", f"{run}:18", "--records", path)
-    assert data["simulation"]["counters"]["values"]["loads"] == helpers.COUNTERS["loads"]
+    assert data["simulation"]["counters"]["counts"]["loads"] == helpers.COUNTERS["loads"]
     assert data["simulation"]["conditions"]["machine_digest"] == "0f3a"
 
 

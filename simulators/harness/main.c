@@ -25,7 +25,7 @@
 extern const struct image image_window; /* windows.S; the linker puts a candidate there */
 
 enum { EXIT_WRONG = 3, EXIT_UNUSABLE = 4, EXIT_KERNEL = 5 };
-enum { STACK_BYTES = 8 << 20, PAGE = 4096 };
+enum { STACK_BYTES = 8 << 20, PAGE = 4096, GUARD = 64 << 10 };
 
 /* Tensors lie at a fixed address, so that cache sets do not depend on where the system puts things.
  * --layout moves them by whole pages: one draw of an address layout per value, for native timing. */
@@ -148,6 +148,9 @@ static void measure(void) {
 static void call_on_own_stack(void (*function)(void)) {
     static ucontext_t outside, inside;
     char *stack = area + (image->area_bytes + 63) / 64 * 64 + WORKSPACE_BYTES;
+    /* Below lies the workspace: a kernel that needs more stack must crash, not write into it. */
+    char *guard = stack + (GUARD - (uintptr_t)stack % GUARD) % GUARD;
+    if (mprotect(guard, GUARD, PROT_NONE) != 0) die("cannot guard the stack", "mprotect failed");
     getcontext(&inside);
     inside.uc_stack.ss_sp = stack;
     inside.uc_stack.ss_size = STACK_BYTES;
