@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from simtune.records.store import RecordStore
     from simtune.runner import SimulatorRunner
     from simtune.simulators.base import get_simulator
+    from simtune.tuning.collect import Collected, collect
     from simtune.tuning.tune import TuneResult, tune
 
 _HOMES = {
     "Builder": "build.builder",
+    "Collected": "tuning.collect",
     "Counters": "counters",
     "InlineExecutor": "execution.local",
     "Limits": "jobs",
@@ -39,6 +41,7 @@ _HOMES = {
     "SimulatorRunner": "runner",
     "Status": "jobs",
     "TuneResult": "tuning.tune",
+    "collect": "tuning.collect",
     "get_simulator": "simulators.base",
     "load_machine": "machines.load",
     "tune": "tuning.tune",

@@ -14,11 +14,15 @@ from simtune.errors import SimtuneError
 
 #: verb -> one-line help; each verb is `simtune.cli.<verb>:command`.
 VERBS = {
+    "collect": "Collect candidates with counters and native times, to train predictors.",
     "doctor": "What is installed, what works, and how to mend the rest.",
+    "evaluate": "Judge predictors on workloads they were not trained on.",
+    "explain": "Why a candidate is predicted slow or fast.",
     "machines": "List and show the machines that can be predicted.",
     "records": "List, show, check and export stored results.",
     "report": "Write the report of a tuning run.",
     "simulate": "Run one object, TVM tar or executable and print its counters.",
+    "train": "Learn a predictor from native times.",
     "tune": "Tune a workload for a machine, in simulation.",
     "workloads": "List the named and parametric workloads.",
 }

@@ -28,7 +28,7 @@ def make_observer(workload: str, machine: str, quiet: bool) -> Iterator[Any]:
     """Gives an observer for `simtune.tune`; on Ctrl-C everything ends within two seconds."""
     from simtune.tuning.tune import Observer
 
-    with _leave_soon_after_interrupt():
+    with leave_soon_after_interrupt():
         if quiet:
             yield Observer()
         elif sys.stderr.isatty():
@@ -153,7 +153,7 @@ def _lines(workload: str, machine: str) -> Any:
 
 
 @contextmanager
-def _leave_soon_after_interrupt() -> Iterator[None]:
+def leave_soon_after_interrupt() -> Iterator[None]:
     """Python sees a signal only between bytecodes, and TVM's search can stay in C++ for long.
 
     A second thread learns of the signal at once through the wake-up descriptor; when the main

@@ -82,6 +82,17 @@ from simtune.errors import SimtuneError
     show_default=True,
     help="Seconds per simulation.",
 )
+@click.option(
+    "--measure-top",
+    help="After the search, measure so many of the best predictions natively, such as 5 or 3%, and take the "
+    "best of them.",
+)
+@click.option(
+    "--target",
+    default="host",
+    show_default=True,
+    help="Where --measure-top measures: host, ssh:[USER@]HOST[:PORT][/FOLDER], rpc:HOST:PORT[/KEY].",
+)
 @click.option("--fresh", is_flag=True, help="Start a new run instead of taking up the stored one.")
 @click.option("--report/--no-report", default=True, help="Write the HTML report.")
 @json_option
@@ -101,6 +112,8 @@ def command(
     warmup: int,
     count: tuple[str, ...],
     timeout: float,
+    measure_top: str | None,
+    target: str,
     fresh: bool,
     report: bool,
     as_json: bool,
@@ -121,10 +134,15 @@ def command(
     from simtune.cli.progress import make_observer
     from simtune.jobs import Limits
     from simtune.machines.load import load_machine
+    from simtune.measure.parse import parse_target
+    from simtune.measure.top import top_count
     from simtune.records.database import default_store_path
     from simtune.tuning.workloads import parse
 
     # Cheap checks first: a typing error must not wait for TVM's import.
+    parse_target(target)
+    if measure_top is not None:
+        top_count(measure_top, trials)
     parsed, loaded = parse(workload), load_machine(machine)
     store_path = records or default_store_path()
     store_path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,6 +165,8 @@ def command(
             straggler_factor=straggler or None,
             work_dir=work_dir,
             fresh=fresh,
+            measure_top=measure_top,
+            target=target,
             observer=observer,
         )
     folder = work_dir or Path("simtune-runs") / result.run
@@ -163,6 +183,8 @@ def command(
                 "gain": result.gain,
                 "best": _brief(result.best),
                 "reference": _brief(result.reference),
+                "measured_on": target if result.measured else None,
+                "measured": [_brief(trial) for trial in result.measured],
                 "timings": result.timings,
                 "records": store_path,
                 "report": page,
@@ -184,15 +206,18 @@ def _brief(trial: Any) -> dict[str, Any] | None:
 def _print(result: Any, objective: str, store_path: Path, page: Path | None) -> None:
     form = seconds if objective == "latency" else "{:,.6g}".format
     what = "predicted time" if objective == "latency" else objective
+
+    def text(trial: Any) -> str:
+        measured = f"measured {seconds(trial.measured_s)}, " if trial in result.measured else ""
+        return f"{measured}{what} {form(trial.value)}"
+
     if result.reference is not None and result.reference.value is not None:
-        click.echo(f"TVM's default schedule  {what} {form(result.reference.value)}")
+        click.echo(f"TVM's default schedule  {text(result.reference)}")
     if result.best is None:
         click.echo(f"no candidate succeeded; see 'simtune records show {result.run} --records {store_path}'")
     else:
         gain = f", {result.gain:.2f} times better" if result.gain else ""
-        click.echo(
-            f"best schedule           {what} {form(result.best.value)}{gain} (trial {result.best.index})"
-        )
+        click.echo(f"best schedule           {text(result.best)}{gain} (trial {result.best.index})")
     resumed = f", {result.resumed} of them from before" if result.resumed else ""
     click.echo(f"{result.trials} trials{resumed}, {result.failures} failed; run {result.run} in {store_path}")
     if page is not None:

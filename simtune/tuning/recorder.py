@@ -25,6 +25,11 @@ def trace_json(schedule: Any) -> str:
     return json.dumps(_plain(schedule.trace.as_json()))
 
 
+def candidate_name(trace: str) -> str:
+    """The name of a candidate in the records, from its trace."""
+    return hashlib.sha256(trace.encode()).hexdigest()[:16]
+
+
 def _plain(value: Any) -> Any:
     """TVM's containers as JSON values."""
     if isinstance(value, str):
@@ -96,7 +101,7 @@ def make_trial(
     is_reference: bool = False,
 ) -> Trial:
     """A trial row from an evaluation, or from the message of a failed build."""
-    name = hashlib.sha256(trace.encode()).hexdigest()[:16]
+    name = candidate_name(trace)
     if evaluation is None:
         error, _, command = build_error.partition(AGAIN)
         return Trial(

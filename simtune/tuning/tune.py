@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,17 @@ from simtune.execution.base import Executor
 from simtune.jobs import Limits, Status
 from simtune.machines.load import load_machine
 from simtune.machines.model import Machine
+from simtune.measure.base import Settings, Timing, require
+from simtune.measure.base import Target as Place
+from simtune.measure.parse import parse_target
+from simtune.measure.top import top_count
 from simtune.records.model import Run, RunState, Trial, config_digest
 from simtune.records.model import Workload as WorkloadRow
 from simtune.records.store import RecordStore, default_store_path
 from simtune.runner import SimulatorRunner
 from simtune.simulators.base import Simulator
+from simtune.tuning.natively import NativeTimes, measure_top_trials
+from simtune.tuning.interrupt import interruptible
 from simtune.tuning.recorder import RecordTrials, make_trial, trace_json
 from simtune.tuning.workloads import Workload, parse
 
@@ -67,6 +73,9 @@ class Observer:
     def on_trial(self, trial: Trial) -> None:
         """A trial was stored."""
 
+    def on_measured(self, trial: Trial, timing: Timing) -> None:
+        """A trial was measured natively."""
+
 
 @dataclass(frozen=True)
 class TuneResult:
@@ -74,11 +83,14 @@ class TuneResult:
 
     Attributes:
         run: id of the run in the store.
-        best: the best trial, None when every candidate failed.
+        best: the best trial, None when every candidate failed; with `measure_top` the best of those
+            that were measured.
         reference: TVM's default schedule, as a trial.
         trials, failures, resumed: how many trials the run has, failed, and had from before.
         timings: wall seconds of this sitting by stage.
-        database: MetaSchedule database with the successful trials.
+        database: MetaSchedule database with the successful trials; with `measure_top` only those that
+            were measured, with their measured times.
+        measured: trials with native times, the reference among them.
     """
 
     run: str
@@ -89,10 +101,13 @@ class TuneResult:
     resumed: int
     timings: dict[str, float] = field(default_factory=dict)
     database: Any = None
+    measured: tuple[Trial, ...] = ()
 
     @property
     def gain(self) -> float | None:
-        """How many times better the best trial is than TVM's default schedule."""
+        """How many times better the best trial is than TVM's default schedule; measured, if both are."""
+        if self.best and self.reference and self.best.measured_s and self.reference.measured_s:
+            return self.reference.measured_s / self.best.measured_s
         if self.best is None or self.reference is None or not self.best.value or self.reference.value is None:
             return None
         return self.reference.value / self.best.value
@@ -118,6 +133,9 @@ def tune(
     builder: Any = None,
     work_dir: str | Path | None = None,
     fresh: bool = False,
+    measure_top: int | float | str | None = None,
+    target: str | Place = "host",
+    settings: Settings | None = None,
     observer: Observer | None = None,
 ) -> TuneResult:
     """Tunes a workload until its run has `trials` trials.
@@ -132,6 +150,9 @@ def tune(
         trials: in the whole run, those of earlier sittings included.
         work_dir: for logs and failed candidates; ``simtune-runs/<run>`` by default.
         fresh: start a new run even if there is one to take up.
+        measure_top: after the search, measure so many of the best predictions natively (``5``, or
+            ``"3%"`` of the trials) beside TVM's default schedule, and return the best measured one.
+        target, settings: where and how to measure, see `simtune.measure`.
         observer: is told what happens.
         records, simulator, objective, seed, jobs, executor, limits, count, warmup,
             straggler_factor: see `SimulatorRunner`.
@@ -147,7 +168,17 @@ def tune(
         raise ConfigurationError(f"seed is {seed} and warmup is {warmup}, but neither may be negative")
     loaded = machine if isinstance(machine, Machine) else load_machine(machine)
     store = records if isinstance(records, RecordStore) else RecordStore(records or default_store_path())
+    place = None
     try:
+        if measure_top is not None:
+            top_count(measure_top, trials)
+            if objective != "latency":
+                raise ConfigurationError(
+                    f"the objective is {objective}, and measuring gives run times",
+                    "leave one of measure_top and objective out",
+                )
+            place = parse_target(target) if isinstance(target, str) else target
+            require(place, loaded.isa.name)
         session = _Session(workload, loaded, store, search or Search(), seed, observer or Observer())
         return session.run(
             trials,
@@ -166,8 +197,11 @@ def tune(
                 warmup=warmup,
                 straggler_factor=straggler_factor,
             ),
+            None if place is None or measure_top is None else (measure_top, place, settings or Settings()),
         )
     finally:
+        if place is not None and place is not target:
+            place.close()
         if store is not records:
             store.close()
 
@@ -209,6 +243,7 @@ class _Session:
         cost_model: Any,
         builder: Any,
         options: dict[str, Any],
+        measuring: tuple[int | float | str, Place, Settings] | None,
     ) -> TuneResult:
         start = time.perf_counter()
         # First, because it checks the options: a typing error must not leave an empty run behind.
@@ -238,9 +273,11 @@ class _Session:
             database = ms.database.MemoryDatabase()
             with self.target:  # TVM registers RVV intrinsics for the target in scope
                 if len(done) < trials:
-                    self._search(run, done, trials, builder, runner, database, cost_model, folder)
+                    with interruptible():
+                        self._search(run, done, trials, builder, runner, database, cost_model, folder)
                 else:
                     self._restore(done, database)
+            measured = self._measure(run.id, builder, *measuring) if measuring else ()
             state = RunState.FINISHED
             timings = _split(time.perf_counter() - start, builder, runner)
         except KeyboardInterrupt:
@@ -255,8 +292,25 @@ class _Session:
         counts = self.store.status_counts(run.id)
         total = sum(counts.values()) - 1
         best = self.store.best_trial(run.id)
+        if measured:
+            best = min(
+                (trial for trial in measured if not trial.is_reference),
+                key=lambda trial: trial.measured_s or 0.0,
+                default=None,
+            )
+            reference = next((trial for trial in measured if trial.is_reference), reference)
+            database = ms.database.MemoryDatabase()
+            self._restore([replace(trial, value=trial.measured_s) for trial in measured], database)
         return TuneResult(
-            run.id, best, reference, total, total + 1 - counts.get(Status.OK, 0), len(done), timings, database
+            run.id,
+            best,
+            reference,
+            total,
+            total + 1 - counts.get(Status.OK, 0),
+            len(done),
+            timings,
+            database,
+            measured,
         )
 
     def _open_run(self, fresh: bool, options: dict[str, Any]) -> Run:
@@ -363,6 +417,24 @@ class _Session:
             cost_model=model,
             measure_callbacks=[recorder, add, update, remove],
         )
+
+    def _measure(
+        self, run: str, builder: Any, top: int | float | str, place: Place, settings: Settings
+    ) -> tuple[Trial, ...]:
+        """Measures the reference and the best predictions; nothing else runs any more."""
+        trials = sum(not trial.is_reference for trial in self.store.trial_briefs(run))
+        self.observer.on_stage(f"measuring the best {top_count(top, trials)} on {place.name}")
+        times = NativeTimes(
+            self.module,
+            self.machine,
+            self.seed,
+            self.store,
+            place,
+            settings,
+            builder,
+            self.observer.on_measured,
+        )
+        return tuple(measure_top_trials(times, run, top_count(top, trials)))
 
     def _restore(self, done: list[Trial], database: Any) -> list[tuple[Any, Any]]:
         """Puts stored trials into a MetaSchedule database; returns them as (candidate, result)."""
