@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`simtune train`: learn a predictor from simulated candidates with native times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from simtune.cli.output import count, emit_json, json_option
+from simtune.cli.records import records_option
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def dataset_options(function: F) -> F:
+    """Adds ``--records``, ``--target`` and ``--workloads``, which choose what is learned from."""
+    function = click.option(
+        "--workloads",
+        default="*",
+        show_default=True,
+        metavar="PATTERN",
+        help="Only workloads with such a name: a model per kernel type.",
+    )(function)
+    function = click.option(
+        "--target", help="Where times were measured, if the store has several: host, ssh:HOST, …"
+    )(function)
+    return records_option(function)
+
+
+@click.command()
+@dataset_options
+@click.option(
+    "--machine",
+    "-m",
+    "machines",
+    multiple=True,
+    required=True,
+    help="Machine of the simulations; several for one pooled model.",
+)
+@click.option("--model", default="ensemble", show_default=True, help="Model family; 'list' shows all.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the families that draw.")
+@click.option(
+    "-o", "out", type=click.Path(path_type=Path, dir_okay=False), help="The predictor file to write."
+)
+@json_option
+def command(
+    records: Path,
+    target: str | None,
+    workloads: str,
+    machines: tuple[str, ...],
+    model: str,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Learn a predictor of native times from records.
+
+    Use it with 'simtune tune --predictor FILE', or in Python as
+    simtune.SimulatorRunner(machine, predictor=FILE). How well it does on workloads that it has
+    never seen is what 'simtune evaluate' measures.
+
+    \b
+    Example:
+      simtune train --records records.db --machine host --model xgb -o host.predictor
+    """
+    from simtune.predictors.families import FAMILIES
+
+    if model == "list":
+        emit_json(FAMILIES) if as_json else click.echo(
+            "\n".join(f"{name:16} {text}" for name, text in FAMILIES.items())
+        )
+        return
+    if out is None:
+        raise click.UsageError("Missing option '-o'.")
+    from simtune.dataset import load_dataset
+    from simtune.machines.load import load_machine
+    from simtune.predictors.storage import save_predictor
+    from simtune.predictors.trained import train
+    from simtune.records.store import open_existing
+
+    loaded = [load_machine(name) for name in machines]
+    with open_existing(records) as store:
+        data = load_dataset(store, loaded, target, workloads)
+    predictor = train(data.groups, model, target=data.target, seed=seed)
+    save_predictor(predictor, out)
+    card = predictor.card
+    if as_json:
+        emit_json(
+            {
+                "predictor": out,
+                "model": model,
+                "machines": list(card.machines),
+                "target": card.target,
+                "base": "pipeline_cycles" if card.pipeline else "analytical",
+                "scale": card.scale,
+                "workloads": card.workloads,
+                "skipped": data.skipped,
+            }
+        )
+        return
+    click.echo(
+        f"{model} for {', '.join(card.machines)}, times of {card.target}: learned from "
+        f"{count(sum(card.workloads.values()))} candidates of {len(card.workloads)} workloads"
+    )
+    base = "the pipeline scoreboard" if card.pipeline else "the analytical model"
+    click.echo(f"times are {card.scale:.3g} times what {base} says, in the mean")
+    for reason, number in data.skipped.items():
+        click.echo(f"{count(number)} left out: {reason}")
+    click.echo(f"written to {out}")

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Predictors learned from native times: fitted per machine, used per workload.
+
+A model predicts log(t / mean t of the workload) from log(feature / mean of the workload). The
+absolute scale, which no ranking needs, is the cycle model's::
+
+    seconds = exp(model) x mean cycle-model seconds of the window x scale
+
+where `scale` is the geometric mean, over the training workloads, of mean time / mean cycle-model
+time. The means of a new workload are unknown at first; a `Session` estimates them from a window of
+the candidates seen so far. The first of them is TVM's default schedule, which `simtune.tune`
+simulates before anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simtune.counters import SCHEMA_VERSION, Counters
+from simtune.dataset import Group
+from simtune.errors import ConfigurationError
+from simtune.features import (
+    COSTS,
+    FEATURES_VERSION,
+    Array,
+    Features,
+    extract,
+    normalised,
+    window_means,
+)
+from simtune.machines.model import Machine
+from simtune.predictors.families import Design, Model, create
+
+if TYPE_CHECKING:
+    from simtune.predictors.session import Session
+
+#: Column of the cycle model in `Features.costs`.
+CYCLES = COSTS.index("cycles")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a trained predictor is, stored in the head of its file.
+
+    Attributes:
+        family: name in `simtune.predictors.families.FAMILIES`.
+        machines: name to digest of the machines it was trained for.
+        target: where its training times were measured.
+        pipeline: cycles come from the pipeline scoreboard rather than from the analytical model.
+        scale: mean time over mean cycle-model time, see the module.
+        low, high: (F,) range of the normalised features in training; inputs are clipped to it.
+        workloads: name to number of candidates.
+    """
+
+    family: str
+    machines: Mapping[str, str]
+    target: str
+    pipeline: bool
+    scale: float
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    workloads: Mapping[str, int] = field(default_factory=dict)
+    seed: int = 0
+    schema_version: int = SCHEMA_VERSION
+    features_version: int = FEATURES_VERSION
+
+
+class TrainedPredictor:
+    """A fitted model with what it needs to be used; see `train` and `simtune.predictors.load_predictor`.
+
+    `predict` knows no workload: it takes the candidate for an average one, so that the answer is the
+    cycle model's times `scale`. For what was learned, predict through `session`.
+    """
+
+    def __init__(self, card: Card, model: Model, allow_other_machine: bool = False) -> None:
+        self.card, self.model = card, model
+        self.allow_other_machine = allow_other_machine
+
+    @property
+    def name(self) -> str:
+        return self.card.family
+
+    def check_machine(self, machine: Machine) -> None:
+        """Refuses a machine that the predictor was not trained for.
+
+        Raises:
+            ConfigurationError: unless `allow_other_machine` is set.
+        """
+        known = self.card.machines
+        if (
+            machine.name not in known
+            and machine.digest() not in known.values()
+            and not self.allow_other_machine
+        ):
+            raise ConfigurationError(
+                f"the predictor was trained for {', '.join(known)}, not for {machine.name}",
+                f"train one: simtune train --machine {machine.name}; or pass allow_other_machine",
+            )
+
+    def features(self, counters: Sequence[Counters], machine: Machine) -> Features:
+        """Features as this predictor needs them.
+
+        Raises:
+            ConfigurationError: other machine, or the pipeline scoreboard was off.
+        """
+        self.check_machine(machine)
+        features = extract(counters, machine, use_pipeline=self.card.pipeline)
+        if self.card.pipeline and not features.pipeline.all():
+            raise ConfigurationError(
+                "the predictor was trained on pipeline_cycles, which were not counted",
+                "simulate with --count pipeline, or train a predictor without them",
+            )
+        return features
+
+    def relative(self, features: Features, window: str = "group") -> tuple[Array, Array | None]:
+        """log(t / mean t) of the candidates of one workload, and its standard deviation if known."""
+        means, costs = (window_means(rows, window) for rows in (features.values, features.costs))
+        return self.apply(features, means, costs[:, CYCLES])
+
+    def apply(self, features: Features, means: Array, cycles: Array) -> tuple[Array, Array | None]:
+        """The same, given the workload's means of the features (N, F) and of the cycles (N,)."""
+        return self.model.predict(design(features, means, cycles, self.card.low, self.card.high))
+
+    def seconds(self, counters: Sequence[Counters], machine: Machine, window: str = "group") -> Array:
+        """Predicted seconds of the candidates of one workload, in the order they were simulated."""
+        if not counters:
+            return np.zeros(0)
+        features = self.features(counters, machine)
+        base = window_means(features.base_s[:, None], window)[:, 0]
+        result: Array = np.exp(self.relative(features, window)[0]) * base * self.card.scale
+        return result
+
+    def session(self, workload: str = "", window: str = "dynamic") -> Session:
+        """Predictions for one workload, which learn its means from the candidates they see."""
+        from simtune.predictors.session import Session
+
+        return Session(self, workload, window)
+
+    def predict(self, counters: Counters, machine: Machine) -> float:
+        """Seconds of a candidate about whose workload nothing is known; see the class."""
+        return float(self.features([counters], machine).base_s[0]) * self.card.scale
+
+    def explain(self, counters: Counters, machine: Machine) -> dict[str, float]:
+        """Cycles per part: the cycle model's, and what `scale` adds to them."""
+        from simtune.predictors.session import explained
+
+        return explained(self, self.predict(counters, machine), counters, machine)
+
+
+def design(
+    features: Features, means: Array, cycles: Array, low: Sequence[float], high: Sequence[float]
+) -> Design:
+    """What a model sees: normalised by the given means, clipped to the training range."""
+    logs = np.clip(normalised(features.values, means), low, high)
+    own = features.costs[:, CYCLES]
+    return Design(logs, features.costs / cycles[:, None], np.zeros(len(logs), np.int64), np.log(own / cycles))
+
+
+def train(
+    groups: Sequence[Group],
+    family: str,
+    *,
+    target: str = "",
+    seed: int = 0,
+    pipeline: bool | None = None,
+) -> TrainedPredictor:
+    """Fits a model family to groups of candidates with native times.
+
+    Args:
+        groups: of one machine, or of several for a pooled model. Groups with fewer than two usable
+            candidates teach nothing about order and are left out.
+        pipeline: whether to build on `pipeline_cycles`; by default when all candidates have them.
+
+    Raises:
+        ConfigurationError: an unknown family, or nothing to learn from.
+    """
+    model = create(family, seed)
+    usable = [group for group in map(_usable, groups) if len(group) >= 2]
+    if not usable:
+        raise ConfigurationError(
+            "there is no workload with two or more measured candidates to learn from",
+            "collect some: simtune collect --help",
+        )
+    tables = [extract(group.counters, group.machine) for group in usable]
+    counted = all(table.pipeline.all() for table in tables)
+    pipeline = counted if pipeline is None else pipeline
+    if pipeline and not counted:
+        raise ConfigurationError("some candidates have no pipeline_cycles", "train without them")
+    if not pipeline:
+        tables = [extract(group.counters, group.machine, use_pipeline=False) for group in usable]
+    means = np.concatenate([window_means(table.values, "group") for table in tables])
+    cycles = np.concatenate([np.full(len(t), t.costs[:, CYCLES].mean()) for t in tables])
+    target_logs = np.concatenate([np.log(group.seconds / group.seconds.mean()) for group in usable])
+    stacked = Features.stack(tables)
+    logs = normalised(stacked.values, means)
+    card = Card(
+        family=family,
+        machines={group.machine.name: group.machine.digest() for group in usable},
+        target=target,
+        pipeline=pipeline,
+        scale=float(
+            np.exp(
+                np.mean(
+                    [np.log(g.seconds.mean() / t.base_s.mean()) for g, t in zip(usable, tables, strict=True)]
+                )
+            )
+        ),
+        low=tuple(logs.min(axis=0).tolist()),
+        high=tuple(logs.max(axis=0).tolist()),
+        workloads=_sizes(usable),
+        seed=seed,
+    )
+    seen = design(stacked, means, cycles, card.low, card.high)
+    numbers = np.repeat(np.arange(len(usable)), [len(group) for group in usable])
+    model.fit(Design(seen.logs, seen.costs, numbers, seen.cycles), target_logs)
+    return TrainedPredictor(card, model)
+
+
+def _usable(group: Group) -> Group:
+    return group.take(np.flatnonzero(np.isfinite(group.seconds) & (group.seconds > 0)))
+
+
+def _sizes(groups: Sequence[Group]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for group in groups:
+        sizes[group.name] = sizes.get(group.name, 0) + len(group)
+    return sizes

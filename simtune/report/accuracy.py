@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of an evaluation of predictors: predicted against measured, rank curves, what features tell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simtune.crossvalidate import Evaluation
+from simtune.dataset import Dataset
+from simtune.features import FEATURES, Array, window_means
+from simtune.metrics import clean, ranked
+from simtune.predictors.families import FAMILIES
+from simtune.predictors.trained import CYCLES, TrainedPredictor, train
+from simtune.report.style import BEST, DEFAULT, FAILED, MUTED, TRIAL, new_figure, styled, to_png
+
+_COLOURS = (BEST, DEFAULT, FAILED, MUTED, TRIAL)
+_DASHES = ("-", "--", ":")
+_PANELS = 4  # in a row
+
+
+def write_figures(evaluation: Evaluation, dataset: Dataset, folder: Path) -> list[Path]:
+    """Writes the figures as PNG; those of one model are of the one with the highest mean tau-b."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = best_model(evaluation)
+    figures = {
+        f"predicted-{name}.png": _scatter(evaluation, name),
+        "rank-curves.png": _rank_curves(evaluation),
+    }
+    if name in FAMILIES:
+        predictor = train(dataset.groups, name, target=dataset.target)
+        figures[f"importance-{name}.png"] = _bars(importance(predictor, dataset), name)
+    written = []
+    for file, figure in figures.items():
+        (folder / file).write_bytes(to_png(figure))
+        written.append(folder / file)
+    return written
+
+
+def best_model(evaluation: Evaluation) -> str:
+    """The model with the highest mean tau-b, a trained one where there is one."""
+
+    def tau(name: str) -> float:
+        value = evaluation.summaries[name].mean["tau_b"].value
+        return -math.inf if math.isnan(value) else value
+
+    trained = [name for name in evaluation.summaries if name in FAMILIES]
+    return max(trained or list(evaluation.summaries), key=tau)
+
+
+def importance(predictor: TrainedPredictor, dataset: Dataset, seed: int = 0) -> dict[str, float]:
+    """How much worse a predictor gets without a feature, largest first.
+
+    The increase of the standard error of log time, on its training data, when the feature is
+    shuffled among the candidates of each workload (for "cycles": together with the linear costs).
+    """
+    random = np.random.default_rng(seed)
+    total = {name: 0.0 for name in FEATURES}
+    weight = 0
+    for group in dataset.groups:
+        if len(group) < 2:
+            continue
+        features = predictor.features(group.counters, group.machine)
+        means = window_means(features.values, "group")
+        cycles = window_means(features.costs, "group")[:, CYCLES]
+        truth = np.log(group.seconds / group.seconds.mean())
+        usual = _error(predictor.apply(features, means, cycles)[0] - truth)
+        for column, name in enumerate(FEATURES):
+            if np.isnan(features.values[:, column]).all():
+                continue
+            order = random.permutation(len(group))
+            rows = order if name == "cycles" else np.arange(len(group))
+            values = features.values.copy()
+            values[:, column] = values[order, column]
+            shuffled = type(features)(values, features.costs[rows], features.base_s, features.pipeline)
+            error = _error(predictor.apply(shuffled, means, cycles)[0] - truth)
+            total[name] += len(group) * (error - usual)
+        weight += len(group)
+    return dict(sorted(((n, v / max(1, weight)) for n, v in total.items()), key=lambda item: -item[1]))
+
+
+def _error(difference: Array) -> float:
+    return float(np.std(difference))
+
+
+def _scatter(evaluation: Evaluation, name: str) -> Any:
+    """One panel per workload: a point on the diagonal is predicted exactly."""
+    rows = math.ceil(len(evaluation.groups) / _PANELS)
+    with styled():
+        figure = new_figure(2.2 * rows + 0.3)
+        axes = figure.subplots(rows, _PANELS, squeeze=False).ravel()
+        for axis, (label, group) in zip(axes, evaluation.groups.items(), strict=False):
+            predicted = evaluation.scores[name][label]
+            known = np.isfinite(predicted) & (predicted > 0)
+            axis.scatter(group.seconds[known], predicted[known], s=7, color=BEST, alpha=0.6, linewidths=0)
+            both = np.concatenate([group.seconds[known], predicted[known]])
+            if both.size:
+                axis.plot([both.min(), both.max()], [both.min(), both.max()], color=MUTED, linewidth=0.7)
+            axis.set(xscale="log", yscale="log")
+            tau = evaluation.summaries[name].workloads[label]["tau_b"].value
+            axis.set_title(f"{label}\ntau-b {tau:.3f}")
+            axis.tick_params(labelsize=6, which="both")
+        for axis in axes[len(evaluation.groups) :]:
+            axis.set_visible(False)
+        figure.supxlabel("measured seconds")
+        figure.supylabel(f"predicted seconds, {name}")
+    return figure
+
+
+def _rank_curves(evaluation: Evaluation) -> Any:
+    """Loss of the best of the first k % predictions, mean over workloads."""
+    shares = np.geomspace(0.005, 1, 60)
+    with styled():
+        figure = new_figure(3.4)
+        axis = figure.subplots()
+        curves = {name: _curve(evaluation, scores, shares) for name, scores in evaluation.scores.items()}
+        for number, (name, curve) in enumerate(sorted(curves.items(), key=lambda item: item[1].mean())):
+            style = _DASHES[number // len(_COLOURS) % len(_DASHES)]
+            axis.plot(
+                100 * shares,
+                curve,
+                style,
+                color=_COLOURS[number % len(_COLOURS)],
+                label=name,
+                linewidth=1.2,
+            )
+        axis.set(xscale="log", xlabel="share of candidates that are measured, %")
+        axis.set_ylabel("loss against the fastest, %")
+        axis.set_yscale("symlog", linthresh=1)
+        axis.set_ylim(bottom=0)
+        axis.legend(fontsize=7, ncols=2)
+    return figure
+
+
+def _curve(evaluation: Evaluation, scores: Mapping[str, Array], shares: Array) -> Array:
+    losses = []
+    for label, group in evaluation.groups.items():
+        order = ranked(*clean(group.seconds, scores[label]))
+        if order.size:
+            best = 100 * (np.minimum.accumulate(order) / order.min() - 1)
+            taken = np.maximum(1, np.ceil(shares * order.size - 1e-9)).astype(int)
+            losses.append(best[taken - 1])
+    curve: Array = np.mean(losses, axis=0) if losses else np.zeros_like(shares)
+    return curve
+
+
+def _bars(values: Mapping[str, float], name: str, top: int = 20) -> Any:
+    shown = [(feature, value) for feature, value in values.items() if value > 0][:top]
+    with styled():
+        figure = new_figure(0.4 + 0.17 * max(1, len(shown)))
+        axis = figure.subplots()
+        axis.barh([feature for feature, _ in shown], [value for _, value in shown], color=BEST)
+        axis.invert_yaxis()
+        axis.set_xlabel(f"increase of the error of log time when shuffled, {name}")
+        axis.tick_params(labelsize=7)
+    return figure
