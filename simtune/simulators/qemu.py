@@ -94,7 +94,7 @@ class QemuSimulator:
         if works and not reason:
             try:
                 # The plugin is part of what a result depends on, hence of the version.
-                version += f"+{self._plugin_for(version).stem.rpartition('-')[2]}"
+                version += f"+{self.plugin_for(version).stem.rpartition('-')[2]}"
                 if machine:
                     configuration(machine)
             except SimtuneError as error:
@@ -115,7 +115,7 @@ class QemuSimulator:
             program, version, reason = self._state(job.machine.isa.name)
             if reason:
                 return Outcome(Status.INFRASTRUCTURE, error=reason)
-            plugin = self._plugin_for(version)
+            plugin = self.plugin_for(version)
             config = functools.partial(configuration, job.machine, job.count, job.limits.instructions)
             if job.scratch is not None:
                 job.scratch.mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ class QemuSimulator:
         # QEMU splits plugin arguments at commas and has no way to quote one: name the files
         # relative to the working folder.
         argv = [
-            *(program, *_cpu_option(job.machine)),
+            *(program, *cpu_option(job.machine)),
             *("-plugin", f"{_comma_free(plugin, scratch)},config=config,out=report"),
             *(str(job.executable.absolute()), *job.arguments),
         ]
@@ -183,7 +183,8 @@ class QemuSimulator:
         configured = os.environ.get(f"SIMTUNE_QEMU_{isa.upper()}")
         return shutil.which(configured or f"qemu-{isa}") or ""
 
-    def _plugin_for(self, version: str) -> Path:
+    def plugin_for(self, version: str) -> Path:
+        """The compiled plugin that goes with a version of QEMU."""
         return self._plugin or build_plugin(_api_of(version))
 
 
@@ -197,7 +198,7 @@ def _comma_free(plugin: Path, scratch: Path) -> str:
     return "./plugin.so"
 
 
-def _cpu_option(machine: Machine) -> tuple[str, ...]:
+def cpu_option(machine: Machine) -> tuple[str, ...]:
     """QEMU's `-cpu`: what the machine file says, else the most capable model QEMU has."""
     model = machine.qemu_cpu
     if not model and machine.isa.name == "riscv64":
