@@ -28,8 +28,8 @@ from simtune.records.model import Workload as WorkloadRow
 from simtune.records.store import RecordStore, default_store_path
 from simtune.runner import SimulatorRunner
 from simtune.simulators.base import Simulator
-from simtune.tuning.natively import NativeTimes, measure_top_trials
 from simtune.tuning.interrupt import interruptible
+from simtune.tuning.natively import NativeTimes, measure_top_trials
 from simtune.tuning.recorder import RecordTrials, make_trial, trace_json
 from simtune.tuning.workloads import Workload, parse
 
@@ -393,7 +393,6 @@ class _Session:
         if restored:
             self.observer.on_stage(f"learning from {len(restored)} stored trials")
             candidates, results = zip(*restored, strict=True)
-            context.initialize()
             model.update(context, list(candidates), list(results))
         recorder = RecordTrials(
             self.store,
