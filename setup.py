@@ -1,29 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Package build: the native sources travel with the package and are compiled where a compiler is.
+"""Package build: compiles the native parts, and lets their sources travel with the package.
 
-`simtune.native` compiles a part at first use when the build could not, so a wheel made on a machine
-without QEMU or cross compilers still works.
+`simtune.native` compiles a part at first use when the build could not, so a package that was built
+without a compiler still works where one is. The harness is cross-compiled at first use in any case.
 """
 
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Distribution, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))
 
 
 class BuildWithNative(build_py):
-    """Copies `simulators/` into the package when it is built outside the checkout."""
+    """Builds launcher and plugin beside the Python modules."""
 
     def run(self) -> None:
         super().run()
-        if not self.editable_mode:
-            target = Path(self.build_lib) / "simtune" / "_native" / "simulators"
-            shutil.copytree(ROOT / "simulators", target, dirs_exist_ok=True)
+        from simtune.errors import ToolMissingError
+        from simtune.execution.supervise import launcher
+        from simtune.simulators.qemu import build_plugin
+
+        if self.editable_mode:
+            target = ROOT / "simtune" / "_native"
+        else:
+            target = Path(self.build_lib) / "simtune" / "_native"
+            shutil.copytree(ROOT / "simulators", target / "simulators", dirs_exist_ok=True)
+        shutil.rmtree(target / "built", ignore_errors=True)  # of other sources
+        try:
+            launcher(target / "built")
+            for api in (1, 4):
+                build_plugin(api, target / "built")
+        except ToolMissingError as error:
+            print(f"native parts will be built at first use: {error}", file=sys.stderr)
 
 
-setup(cmdclass={"build_py": BuildWithNative})
+class WithBinaries(Distribution):
+    """Makes the wheel one for this platform only."""
+
+    def has_ext_modules(self) -> bool:
+        return True
+
+
+setup(distclass=WithBinaries, cmdclass={"build_py": BuildWithNative})

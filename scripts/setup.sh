@@ -39,6 +39,6 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-"$venv/bin/python" -m pip install -q --disable-pip-version-check -r requirements.lock
-"$venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps -e .
+"$venv/bin/python" -m pip install -qq --disable-pip-version-check -r requirements.lock
+"$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-deps -e .
 "$venv/bin/simtune" doctor

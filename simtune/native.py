@@ -66,12 +66,15 @@ def build(name: str, command: Sequence[str], inputs: Sequence[Path], out: Path |
 
 @lru_cache(maxsize=64)  # every job asks for the plugin; its sources do not change under a process
 def _build(name: str, command: tuple[str, ...], inputs: tuple[Path, ...], out: Path | None) -> Path:
-    digest = hashlib.sha256("\0".join(command).encode())
+    # Content, not place: the same sources elsewhere give the same name, and the plugin's name is
+    # part of the version that stored simulations are found by.
+    flags = [item.replace(f"{sources()}{os.sep}", "") for item in command]
+    digest = hashlib.sha256("\0".join(flags).encode())
     for path in sorted(inputs):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     stem, dot, suffix = name.partition(".")
     unique = f"{stem}-{digest.hexdigest()[:16]}{dot}{suffix}"
-    folders = [out] if out else [PACKAGE / "_native", cache_dir()]
+    folders = [out] if out else [PACKAGE / "_native" / "built", cache_dir()]
     for folder in folders:
         if (folder / unique).is_file():
             return folder / unique
