@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ from simtune.jobs import Limits, Outcome, SimJob, Status
 from simtune.machines.dump import as_toml
 from simtune.machines.load import load_machine
 from simtune.machines.model import Machine
-from simtune.predictors.base import Predictor
+from simtune.predictors.base import ContextualPredictor, Predictor, Session
 from simtune.predictors.objective import Objective
 from simtune.records.model import Conditions, Simulation
 from simtune.records.store import RecordStore
@@ -172,9 +173,12 @@ class Evaluator:
         self.keep_failed = keep_failed
         self.executor = executor or LocalExecutor(jobs)
         self.scratch = scratch_folder("jobs")
+        # Also for an evaluator that nobody closes, such as one whose construction fails below.
+        weakref.finalize(self, shutil.rmtree, self.scratch, ignore_errors=True)
         self._digest = machine.digest()
         self._straggler_factor = straggler_factor
         self._best = _BestRuns()
+        self._sessions: dict[tuple[str, ...], Session] = {}
         linker(machine.isa.name)  # compiles the harness now, not inside the first timed job
 
     def straggler_limit(self, tensors: Sequence[Tensor]) -> int | None:
@@ -185,6 +189,41 @@ class Evaluator:
         """
         best = self._best.get(tensors)
         return None if best is None or self._straggler_factor is None else int(best * self._straggler_factor)
+
+    @property
+    def contextual(self) -> bool:
+        """Whether predictions depend on the other candidates, so that `in_context` must have a say."""
+        return isinstance(self.predictor, ContextualPredictor)
+
+    def in_context(self, evaluations: Sequence[Evaluation], tensors: Sequence[Tensor]) -> list[Evaluation]:
+        """Predicts a batch of one kernel anew, each candidate in the light of all others so far.
+
+        Objectives other than latency keep their value: an expression sees the plain prediction.
+        """
+        done = [e.outcome.counters for e in evaluations if e.ok and e.outcome and e.outcome.counters]
+        if not done or not self.contextual:
+            return list(evaluations)
+        predicted = iter(self._session(tensors).predict_batch(done, self.machine).tolist())
+        again = []
+        for evaluation in evaluations:
+            if evaluation.ok and evaluation.outcome and evaluation.outcome.counters:
+                seconds = next(predicted)
+                value = seconds if self.objective.name == "latency" else evaluation.value
+                evaluation = replace(evaluation, predicted_s=seconds, value=value)
+            again.append(evaluation)
+        return again
+
+    def observe(self, counters: Sequence[Counters], tensors: Sequence[Tensor]) -> None:
+        """Tells the predictor of candidates from an earlier sitting."""
+        if self.contextual:
+            self._session(tensors).observe(counters, self.machine)
+
+    def _session(self, tensors: Sequence[Tensor]) -> Session:
+        assert isinstance(self.predictor, ContextualPredictor)
+        kind = _kind(tensors)
+        if kind not in self._sessions:
+            self._sessions[kind] = self.predictor.session(" ".join(kind))
+        return self._sessions[kind]
 
     def submit(self, candidate: Candidate) -> Future[Evaluation]:
         """Queues one candidate. The future never raises for a bad candidate."""

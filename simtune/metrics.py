@@ -268,26 +268,3 @@ def noise_ceiling(
         pairs: workload to (first times, second times) of the same candidates.
     """
     return summarise({name: (second, first) for name, (first, second) in pairs.items()}, resamples, seed)
-
-
-def break_even(
-    simulation_s: float,
-    reference_s: float,
-    repeats: float = 1,
-    cool_down_s: float = 0.0,
-    measured_share: float = 0.0,
-) -> int:
-    """K: parallel simulators that tune as fast as sequential native measurement.
-
-    K = ceil(t_sim / ((1 - p) x N_rep x (t_ref + t_cool))).
-
-    Args:
-        simulation_s: wall seconds of one simulation.
-        reference_s: seconds of one native run; with `repeats` = 1 the whole native measurement.
-        repeats, cool_down_s: native runs per candidate, and the pause after each.
-        measured_share: share p of the candidates that are measured natively all the same.
-    """
-    native = repeats * (reference_s + cool_down_s)
-    if not (simulation_s > 0 and native > 0 and 0 <= measured_share < 1):
-        raise ValueError("times must be positive and measured_share in [0, 1)")
-    return math.ceil(simulation_s / ((1 - measured_share) * native) - 1e-9)

@@ -79,12 +79,19 @@ class _Batch:
         return tell
 
     def result(self, index: int) -> Evaluation:
-        """The final evaluation; without references it waits for the whole batch."""
-        if self._checked:
+        """The final evaluation; it waits for the whole batch if that has a say in it.
+
+        That is so without references, and with predictors that compare candidates: what they say
+        must not depend on which simulation happens to finish first.
+        """
+        if self._checked and not self._evaluator.contextual:
             return self.futures[index].result()
         with self._lock:
             if self._verdicts is None:
-                self._verdicts = self._compare([future.result() for future in self.futures])
+                evaluations = [future.result() for future in self.futures]
+                if not self._checked:
+                    evaluations = self._compare(evaluations)
+                self._verdicts = self._evaluator.in_context(evaluations, self.candidates[0].signature)
             return self._verdicts[index]
 
     def _compare(self, evaluations: list[Evaluation]) -> list[Evaluation]:
@@ -147,7 +154,8 @@ class SimulatorRunner(ms.runner.PyRunner):  # type: ignore[misc, name-defined]
     Args:
         machine: name, path of a machine file, "host", or a `Machine`.
         simulator: name of an adapter, or a `Simulator`.
-        predictor: how counters become seconds; the analytical one by default.
+        predictor: how counters become seconds; the analytical one by default. A path is read as a
+            file of `simtune train`.
         objective: "latency", a counter, "energy", an expression over counters, or a function of
             (counters, machine); lower is better.
         workloads: unscheduled modules (or TuneContexts, or extracted Relax tasks) whose answers
@@ -174,7 +182,7 @@ class SimulatorRunner(ms.runner.PyRunner):  # type: ignore[misc, name-defined]
         machine: str | Path | Machine,
         *,
         simulator: str | Simulator = "qemu",
-        predictor: Predictor | None = None,
+        predictor: Predictor | str | Path | None = None,
         objective: Any = "latency",
         workloads: Iterable[Any] = (),
         records: str | Path | RecordStore | None = None,
@@ -191,9 +199,14 @@ class SimulatorRunner(ms.runner.PyRunner):  # type: ignore[misc, name-defined]
         super().__init__()
         self.machine = machine if isinstance(machine, Machine) else load_machine(machine)
         self._folder = scratch_folder("expected")
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._owned_store: RecordStore | None = None
         if not isinstance(records, RecordStore):
             records = self._owned_store = RecordStore(records or default_store_path())
+        if isinstance(predictor, str | Path):
+            from simtune.predictors.storage import load_predictor
+
+            predictor = load_predictor(predictor, self.machine)
         predictor = predictor or AnalyticalPredictor()
         self.evaluator = Evaluator(
             self.machine,

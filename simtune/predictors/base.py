@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from simtune.counters import Counters
 from simtune.machines.model import Machine
@@ -26,3 +27,21 @@ class Predictor(Protocol):
 
     def explain(self, counters: Counters, machine: Machine) -> dict[str, float]:
         """Cycles per part; they add up to the prediction. A part without counters is absent."""
+
+
+class Session(Predictor, Protocol):
+    """A predictor at work on one workload, which compares its candidates with one another."""
+
+    def predict_batch(self, counters: Sequence[Counters], machine: Machine) -> Any:
+        """Seconds (N,) of candidates that were simulated together."""
+
+    def observe(self, counters: Sequence[Counters], machine: Machine) -> None:
+        """Learns from candidates that were predicted before, when a run goes on."""
+
+
+@runtime_checkable
+class ContextualPredictor(Predictor, Protocol):
+    """A predictor that needs to know which candidates belong together: trained ones do."""
+
+    def session(self, workload: str) -> Session:
+        """A predictor for the candidates of one workload."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import FuncFormatter
 
 from simtune.crossvalidate import Evaluation
 from simtune.dataset import Dataset
@@ -16,7 +17,8 @@ from simtune.features import FEATURES, Array, window_means
 from simtune.metrics import clean, ranked
 from simtune.predictors.families import FAMILIES
 from simtune.predictors.trained import CYCLES, TrainedPredictor, train
-from simtune.report.style import BEST, DEFAULT, FAILED, MUTED, TRIAL, new_figure, styled, to_png
+from simtune.report.style import BEST, DEFAULT, FAILED, MUTED, TRIAL, new_figure, number_axis, styled, to_png
+from simtune.report.style import label as short
 
 _COLOURS = (BEST, DEFAULT, FAILED, MUTED, TRIAL)
 _DASHES = ("-", "--", ":")
@@ -91,7 +93,7 @@ def _scatter(evaluation: Evaluation, name: str) -> Any:
     """One panel per workload: a point on the diagonal is predicted exactly."""
     rows = math.ceil(len(evaluation.groups) / _PANELS)
     with styled():
-        figure = new_figure(2.2 * rows + 0.3)
+        figure = new_figure(2.4 * rows + 0.3)
         axes = figure.subplots(rows, _PANELS, squeeze=False).ravel()
         for axis, (label, group) in zip(axes, evaluation.groups.items(), strict=False):
             predicted = evaluation.scores[name][label]
@@ -100,14 +102,15 @@ def _scatter(evaluation: Evaluation, name: str) -> Any:
             both = np.concatenate([group.seconds[known], predicted[known]])
             if both.size:
                 axis.plot([both.min(), both.max()], [both.min(), both.max()], color=MUTED, linewidth=0.7)
-            axis.set(xscale="log", yscale="log")
+                for side in (axis.xaxis, axis.yaxis):
+                    number_axis(side, both.tolist(), "s", ticks=3)
             tau = evaluation.summaries[name].workloads[label]["tau_b"].value
-            axis.set_title(f"{label}\ntau-b {tau:.3f}")
+            axis.set_title(f"{short(label)[-30:]}\ntau-b {tau:.3f}", fontsize=7)
             axis.tick_params(labelsize=6, which="both")
         for axis in axes[len(evaluation.groups) :]:
             axis.set_visible(False)
-        figure.supxlabel("measured seconds")
-        figure.supylabel(f"predicted seconds, {name}")
+        figure.supxlabel("measured", fontsize=8)
+        figure.supylabel(f"predicted, {name}", fontsize=8)
     return figure
 
 
@@ -132,6 +135,8 @@ def _rank_curves(evaluation: Evaluation) -> Any:
         axis.set_ylabel("loss against the fastest, %")
         axis.set_yscale("symlog", linthresh=1)
         axis.set_ylim(bottom=0)
+        for side in (axis.xaxis, axis.yaxis):
+            side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.legend(fontsize=7, ncols=2)
     return figure
 

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Predictors against gem5's cycles: two RISC-V cores, five workloads, 60 candidates each.
+
+Rebuilds every candidate from its trace, simulates it in QEMU, and evaluates predictors on the labels:
+untrained, trained with a workload left out, and trained on the one core to predict the other.
+
+    python benchmarks/gem5_labels.py                      # everything, about 3 minutes on 2 cores
+    python benchmarks/gem5_labels.py --records gem5.db    # keeps the simulations; none runs twice
+
+The labels (`benchmarks/data/gem5`) are simulated times of gem5 24.0, not measurements of hardware.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import lzma
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simtune import tvm_setup
+from simtune.build.builder import Builder
+from simtune.crossvalidate import Evaluation, evaluate, out_of_fold
+from simtune.dataset import Dataset, Fold, load_dataset
+from simtune.machines.load import load_machine
+from simtune.machines.model import Machine
+from simtune.metrics import METRICS, summarise
+from simtune.predictors.analytical import AnalyticalPredictor
+from simtune.records.model import Measurement, RunState, config_digest
+from simtune.records.model import Workload as WorkloadRow
+from simtune.records.store import RecordStore
+from simtune.runner import SimulatorRunner
+from simtune.tuning.recorder import make_trial, trace_json
+
+ms = tvm_setup.load()
+
+DATA = Path(__file__).parent / "data" / "gem5"
+SETS = ("u74-like-minor", "boom-like-o3")
+SHOWN = ("R_top1", "E_top1", "E_top1_resampled", "tau_b", "spearman", "pairwise")
+CROSS_MODELS = ("ridge-res", "extra-trees-res", "nnls", "ensemble")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--records", type=Path, help="record store to keep  [default: in memory]")
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--model", action="append", default=[], help="of the evaluation  [default: all]")
+    parser.add_argument("--resamples", type=int, default=200)
+    parser.add_argument("--count", action="append", default=["branch"], help="simulator models to switch on")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    options = parser.parse_args()
+    report: dict[str, Any] = {}
+    with RecordStore(options.records or ":memory:") as store:
+        datasets = {}
+        for name in SETS:
+            machine = load_machine(options.data / f"{name}.toml")
+            start = time.perf_counter()
+            simulate(store, options.data / name, machine, tuple(options.count))
+            print(f"{name}: simulated in {time.perf_counter() - start:.0f} s", file=sys.stderr)
+            datasets[name] = load_dataset(store, [machine], f"gem5:{name}")
+    for name, data in datasets.items():
+        result = evaluate(data, options.model, resamples=options.resamples)
+        report[name] = show(name, result) | {"absolute": absolute(data)}
+    report["across machines"] = across(datasets)
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1))
+
+
+def read(folder: Path, name: str) -> str:
+    return lzma.decompress((folder / f"{name}.xz").read_bytes()).decode()
+
+
+def simulate(store: RecordStore, folder: Path, machine: Machine, count: tuple[str, ...]) -> None:
+    """Stores a run per workload: candidates in the order of the labels, gem5's time as a measurement."""
+    from tvm.s_tir import Schedule
+    from tvm.target import Target
+
+    workloads = [json.loads(line) for line in read(folder, "database_workload.json").splitlines()]
+    records = [json.loads(line) for line in read(folder, "database_tuning_record.json").splitlines()]
+    labels = list(csv.DictReader(io.StringIO(read(folder, "results.csv"))))
+    builder = Builder()
+    for number, stored in enumerate(workloads):
+        chosen = [i for i, record in enumerate(records) if record[0] == number]
+        workload = ms.database.Workload.from_json(stored)
+        arguments = records[chosen[0]][1][3]
+        row = WorkloadRow(labels[chosen[0]]["workload"], arguments, json.dumps(stored))
+        config = {"kind": "import", "labels": folder.name, "count": sorted(set(count)), "warmup": 1}
+        known = store.find_run(store.put_workload(row), machine.digest(), config_digest(config))
+        if known is not None and known.state is RunState.FINISHED:
+            continue
+        run = store.start_run(row.id, machine.name, machine.digest(), config=config)
+        runner = SimulatorRunner(
+            machine, records=store, workloads=[workload.mod], count=count, warmup=1, straggler_factor=None
+        )
+        target = Target(records[chosen[0]][1][2])
+        schedules = []
+        for index in chosen:
+            record = ms.database.TuningRecord.from_json(records[index][1], workload)
+            schedule = Schedule(workload.mod)
+            record.trace.apply_to_schedule(schedule, remove_postproc=False)
+            schedules.append((schedule.mod, trace_json(schedule)))
+        with target:
+            built = builder.build([ms.builder.BuilderInput(module, target) for module, _ in schedules])
+        infos = ms.arg_info.ArgInfo.from_entry_func(workload.mod)
+        futures = runner.run([ms.runner.RunnerInput(item.artifact_path, "llvm", infos) for item in built])
+        for position, (index, item, future) in enumerate(zip(chosen, built, futures, strict=True)):
+            future.result()
+            evaluation = runner.evaluations.pop(str(item.artifact_path))
+            trial = make_trial(run.id, position, schedules[position][1], evaluation, "", False)
+            store.put_trial(trial)
+            if not trial.ok or trial.simulation is None:
+                print(f"{row.name} {position}: {trial.status} {trial.error}", file=sys.stderr)
+                continue
+            seconds = float(labels[index]["seconds"])
+            store.put_measurement(
+                Measurement(trial.simulation, f"gem5:{folder.name}", [seconds], seconds, 0.0)
+            )
+        runner.close()
+        store.finish_run(run.id)
+    builder.close()
+
+
+def show(name: str, result: Evaluation) -> dict[str, Any]:
+    """Prints mean [interval] / worst per model, and per workload for the best one."""
+    print(f"\n{name}: leave one workload out; mean [95 % interval] / worst")
+    print(f"{'model':17}" + "".join(f"{metric:>30}" for metric in SHOWN))
+    for model, summary in result.summaries.items():
+        cells = []
+        for metric in SHOWN:
+            figure = summary.mean[metric]
+            cells.append(
+                f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}] / {summary.worst[metric]:.3f}"
+            )
+        print(f"{model:17}" + "".join(f"{cell:>30}" for cell in cells))
+    for model in result.unavailable:
+        print(f"{model} left out: {result.unavailable[model]}")
+    return {
+        model: {
+            "mean": {metric: summary.mean[metric].value for metric in METRICS},
+            "worst": dict(summary.worst),
+            "workloads": {
+                label: {metric: figure.value for metric, figure in figures.items()}
+                for label, figures in summary.workloads.items()
+            },
+        }
+        for model, summary in result.summaries.items()
+    }
+
+
+def absolute(data: Dataset) -> dict[str, float]:
+    """Median relative error in % of untrained predictions, and the median ratio to the label."""
+    predictor = AnalyticalPredictor()
+    ratios = np.concatenate(
+        [
+            np.array([predictor.predict(row, group.machine) for row in group.counters]) / group.seconds
+            for group in data.groups
+        ]
+    )
+    figures = {
+        "median error %": float(100 * np.median(np.abs(ratios - 1))),
+        "median ratio": float(np.median(ratios)),
+    }
+    print(f"analytical, absolute: {figures}")
+    return figures
+
+
+def across(datasets: dict[str, Dataset]) -> dict[str, Any]:
+    """Trains on all of one machine but the workload, tests that workload on the other machine."""
+    figures: dict[str, Any] = {}
+    for source, target in (SETS, SETS[::-1]):
+        pooled = Dataset((*datasets[source].groups, *datasets[target].groups), "gem5", {})
+        half = len(datasets[source].groups)
+        folds = []
+        for key in [group.key for group in datasets[target].groups]:
+            rows = [np.arange(len(group)) for group in pooled.groups]
+            none = np.arange(0)
+            folds.append(
+                Fold(
+                    tuple(
+                        rows[i] if i < half and g.key != key else none for i, g in enumerate(pooled.groups)
+                    ),
+                    tuple(
+                        rows[i] if i >= half and g.key == key else none for i, g in enumerate(pooled.groups)
+                    ),
+                )
+            )
+        for model in CROSS_MODELS:
+            scores = out_of_fold(pooled, folds, model, "group", 0)[half:]
+            summary = summarise(
+                {g.name: (g.seconds, s) for g, s in zip(datasets[target].groups, scores, strict=True)}, 0
+            )
+            text = ", ".join(
+                f"{metric} {summary.mean[metric].value:.3f}/{summary.worst[metric]:.3f}" for metric in SHOWN
+            )
+            print(f"trained on {source}, tested on {target}, {model}: {text}")
+            figures[f"{source} -> {target}, {model}"] = {m: summary.mean[m].value for m in METRICS}
+    return figures
+
+
+if __name__ == "__main__":
+    main()
