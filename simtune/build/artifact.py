@@ -87,8 +87,9 @@ def load(path: Path, scratch: Path) -> Artifact:
     Raises:
         InputFileError: missing, truncated, garbage, an executable, or of mixed instruction sets.
     """
-    objects = _unpack(path, scratch) if _is_tar(path) else (path,)
-    elves = [Elf.read(item) for item in objects]
+    unpacked = _unpack(path, scratch) if _is_tar(path) else {path: str(path)}
+    objects = tuple(unpacked)
+    elves = [Elf(item.read_bytes(), name) for item, name in unpacked.items()]
     for elf in elves:
         if not elf.is_object:
             raise InputFileError(f"{elf.name} is no object file", "give the .o or .tar that TVM wrote")
@@ -100,9 +101,23 @@ def load(path: Path, scratch: Path) -> Artifact:
         digest.update(item.read_bytes())
     info: dict[str, Any] = {}
     if side_file(path).exists():
-        info = json.loads(side_file(path).read_text())
+        info = _read_side_file(side_file(path))
     kernels = tuple(name for elf in elves for name in elf.kernels)
     return Artifact(tuple(objects), isas.pop(), kernels, digest.hexdigest(), info)
+
+
+def _read_side_file(path: Path) -> dict[str, Any]:
+    try:
+        info = json.loads(path.read_text())
+        kernels = info.get("kernels", {})
+        for tensors in kernels.values():
+            for dtype, shape, role in tensors:
+                Tensor(dtype, tuple(shape), Role(role))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputFileError(
+            f"the side file {path} is damaged: {error}", "remove it, and give the tensors with --args"
+        ) from None
+    return dict(info)
 
 
 def _is_tar(path: Path) -> bool:
@@ -114,8 +129,9 @@ def _is_tar(path: Path) -> bool:
         raise InputFileError(f"cannot read {path}: {error.strerror}", "check the path") from None
 
 
-def _unpack(path: Path, scratch: Path) -> tuple[Path, ...]:
-    objects = []
+def _unpack(path: Path, scratch: Path) -> dict[Path, str]:
+    """The unpacked objects with names for messages."""
+    objects: dict[Path, str] = {}
     try:
         with tarfile.open(path) as archive:
             for number, member in enumerate(archive.getmembers()):
@@ -123,10 +139,11 @@ def _unpack(path: Path, scratch: Path) -> tuple[Path, ...]:
                     archive.extractfile(member) if member.isfile() and member.name.endswith(".o") else None
                 )
                 if stream is not None:
-                    objects.append(scratch / f"{number}.o")
-                    objects[-1].write_bytes(stream.read())
+                    unpacked = scratch / f"{number}.o"
+                    unpacked.write_bytes(stream.read())
+                    objects[unpacked] = f"{member.name} in {path}"
     except (tarfile.TarError, EOFError, OSError) as error:
         raise InputFileError(f"{path} is a damaged tar: {error}", "build or copy it again") from None
     if not objects:
         raise InputFileError(f"{path} holds no object files", "give the tar that TVM's local builder wrote")
-    return tuple(objects)
+    return objects

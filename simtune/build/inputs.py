@@ -17,7 +17,8 @@ def numpy_dtype(tensor: Tensor) -> np.dtype[Any]:
     if tensor.dtype == "bfloat16":
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
     return np.dtype(tensor.dtype)
 
 

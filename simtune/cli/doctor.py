@@ -124,7 +124,7 @@ def _toolchains() -> Iterator[Finding]:
 
 
 def _simulators() -> Iterator[Finding]:
-    from simtune.simulators.base import simulator_names, get_simulator
+    from simtune.simulators.base import get_simulator, simulator_names
 
     for name in simulator_names():
         try:
@@ -189,7 +189,8 @@ from simtune.machines.load import load_machine
 from tvm.target import Target
 builder = Builder(1)
 target = Target(dict(load_machine("sifive-u74").target))
-context = ms.TuneContext(mod=parse("matmul:m=8,n=8,k=8").module(), target=target, space_generator="post-order-apply")
+module = parse("matmul:m=8,n=8,k=8").module()
+context = ms.TuneContext(mod=module, target=target, space_generator="post-order-apply")
 result = builder.build([ms.builder.BuilderInput(context.mod, target)])[0]
 builder.close()
 assert result.artifact_path, result.error_msg

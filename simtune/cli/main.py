@@ -72,7 +72,7 @@ def cli() -> None:
 def main() -> None:
     """Entry point: turns errors into a message and exit status 2, and Ctrl-C into 130."""
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="simtune", standalone_mode=False)
     except SimtuneError as error:
         fail(type(error).__name__, error)
     except click.UsageError as error:
