@@ -18,6 +18,7 @@ from simtune import tvm_setup
 from simtune.build.image import Tensor
 from simtune.build.reference import Reference
 from simtune.consensus import outliers
+from simtune.counters import Counters
 from simtune.errors import ConfigurationError, InputFileError
 from simtune.evaluate import Candidate, Evaluation, Evaluator
 from simtune.execution.base import Executor
@@ -270,6 +271,10 @@ class SimulatorRunner(ms.runner.PyRunner):  # type: ignore[misc, name-defined]
                 )
             futures.append(_Future(batch, batch.add(candidate), self))
         return futures
+
+    def remember(self, counters: Sequence[Counters], args_info: Iterable[Any]) -> None:
+        """Tells a trained predictor of a kernel's candidates from an earlier sitting."""
+        self.evaluator.observe(counters, _signature(args_info))
 
     def _add_wall(self, seconds: float) -> None:
         self.wall_s += seconds

@@ -214,3 +214,27 @@ def test_the_runner_ranks_by_a_predictor_file(records: Path, tmp_path: Path, qem
     np.testing.assert_allclose(seconds, predictor.session().predict_batch(counters, U74))
     with pytest.raises(ConfigurationError, match="trained for sifive-u74"):
         simtune.SimulatorRunner("cortex-a72", predictor=file, records=":memory:")
+
+
+def test_tuning_by_a_predictor_file_is_resumed_and_ends_on_one_scale(
+    records: Path, tmp_path: Path, qemu: Any
+) -> None:
+    import simtune
+
+    file, store_path = tmp_path / "u74.predictor", tmp_path / "tuned.db"
+    invoke("train", "--records", records, "-m", "sifive-u74", "--model", "ridge-res", "-o", file)
+    options = {"records": store_path, "predictor": file, "work_dir": tmp_path / "work", "jobs": 2}
+    workload = "matmul:m=16,n=16,k=16"
+    first = simtune.tune(workload, "sifive-u74", 4, **options)
+    second = simtune.tune(workload, "sifive-u74", 8, **options)
+    assert second.run == first.run
+    assert second.resumed == 4
+    predictor = load_predictor(file, U74)
+    with RecordStore(store_path) as store:
+        trials = [trial for trial in store.trials(first.run) if trial.ok]
+        counters = [store.simulation(str(t.simulation)).outcome.counters for t in trials]  # type: ignore[union-attr]
+    np.testing.assert_allclose([t.value for t in trials], predictor.seconds(counters, U74))  # type: ignore[arg-type]
+    assert second.best is not None
+    assert second.best.value == min(t.value for t in trials if not t.is_reference)
+    other = simtune.tune(workload, "sifive-u74", 4, records=store_path, work_dir=tmp_path / "work")
+    assert other.run != first.run  # another predictor is another run

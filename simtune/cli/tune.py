@@ -31,6 +31,11 @@ from simtune.errors import SimtuneError
 @click.option("--work-dir", type=click.Path(path_type=Path), help="Logs, report  [default: simtune-runs/RUN]")
 @click.option("--simulator", default="qemu", show_default=True, help="See 'simtune doctor'.")
 @click.option(
+    "--predictor",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File of 'simtune train'  [default: the analytical model]",
+)
+@click.option(
     "--objective",
     default="latency",
     show_default=True,
@@ -103,6 +108,7 @@ def command(
     records: Path | None,
     work_dir: Path | None,
     simulator: str,
+    predictor: Path | None,
     objective: str,
     jobs: int | None,
     seed: int,
@@ -144,6 +150,10 @@ def command(
     if measure_top is not None:
         top_count(measure_top, trials)
     parsed, loaded = parse(workload), load_machine(machine)
+    if predictor is not None:
+        from simtune.predictors.storage import load_predictor
+
+        load_predictor(predictor, loaded)
     store_path = records or default_store_path()
     store_path.parent.mkdir(parents=True, exist_ok=True)
     with make_observer(parsed.name, loaded.name, quiet=as_json) as observer:
@@ -155,6 +165,7 @@ def command(
             trials,
             records=store_path,
             simulator=simulator,
+            predictor=predictor,
             objective=objective,
             seed=seed,
             search=Search(batch=batch, threads=search_threads),

@@ -45,3 +45,10 @@ class ContextualPredictor(Predictor, Protocol):
 
     def session(self, workload: str) -> Session:
         """A predictor for the candidates of one workload."""
+
+    def seconds(self, counters: Sequence[Counters], machine: Machine) -> Any:
+        """Seconds (N,) of all candidates of one workload, each in the light of all others."""
+
+    @property
+    def digest(self) -> str:
+        """Hex digest of everything that decides a prediction."""

@@ -14,8 +14,10 @@ simulates before anything else.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -83,6 +85,14 @@ class TrainedPredictor:
     @property
     def name(self) -> str:
         return self.card.family
+
+    @property
+    def digest(self) -> str:
+        """Hex digest of card and model; the same predictor gives the same one everywhere."""
+        content = hashlib.sha256(json.dumps(asdict(self.card), sort_keys=True).encode())
+        for name, array in sorted(self.model.state().items()):
+            content.update(name.encode() + array.tobytes())
+        return content.hexdigest()[:16]
 
     def check_machine(self, machine: Machine) -> None:
         """Refuses a machine that the predictor was not trained for.

@@ -13,6 +13,7 @@ from typing import Any
 
 from simtune import tvm_setup
 from simtune.build.builder import Builder
+from simtune.counters import Counters
 from simtune.errors import ConfigurationError
 from simtune.evaluate import Evaluation
 from simtune.execution.base import Executor
@@ -23,6 +24,8 @@ from simtune.measure.base import Settings, Timing, require
 from simtune.measure.base import Target as Place
 from simtune.measure.parse import parse_target
 from simtune.measure.top import top_count
+from simtune.predictors.base import Predictor
+from simtune.predictors.storage import load_predictor
 from simtune.records.model import Run, RunState, Trial, config_digest
 from simtune.records.model import Workload as WorkloadRow
 from simtune.records.store import RecordStore, default_store_path
@@ -120,6 +123,7 @@ def tune(
     *,
     records: str | Path | RecordStore | None = None,
     simulator: str | Simulator = "qemu",
+    predictor: Predictor | str | Path | None = None,
     objective: Any = "latency",
     seed: int = 0,
     search: Search | None = None,
@@ -154,7 +158,7 @@ def tune(
             ``"3%"`` of the trials) beside TVM's default schedule, and return the best measured one.
         target, settings: where and how to measure, see `simtune.measure`.
         observer: is told what happens.
-        records, simulator, objective, seed, jobs, executor, limits, count, warmup,
+        records, simulator, predictor, objective, seed, jobs, executor, limits, count, warmup,
             straggler_factor: see `SimulatorRunner`.
         cost_model: a MetaSchedule cost model; `BoostedTrees` by default.
         builder: a MetaSchedule builder, left open; by default a `simtune.Builder` of its own.
@@ -167,6 +171,8 @@ def tune(
     if seed < 0 or warmup < 0:
         raise ConfigurationError(f"seed is {seed} and warmup is {warmup}, but neither may be negative")
     loaded = machine if isinstance(machine, Machine) else load_machine(machine)
+    if isinstance(predictor, str | Path):
+        predictor = load_predictor(predictor, loaded)
     store = records if isinstance(records, RecordStore) else RecordStore(records or default_store_path())
     place = None
     try:
@@ -188,6 +194,7 @@ def tune(
             builder,
             dict(
                 simulator=simulator,
+                predictor=predictor,
                 objective=objective,
                 seed=seed,
                 jobs=jobs,
@@ -270,6 +277,7 @@ class _Session:
             if reference is None:
                 self.observer.on_stage("simulating TVM's default schedule")
                 reference = self._reference(run.id, builder, runner)
+            self._remember(stored, runner)
             database = ms.database.MemoryDatabase()
             with self.target:  # TVM registers RVV intrinsics for the target in scope
                 if len(done) < trials:
@@ -277,6 +285,8 @@ class _Session:
                         self._search(run, done, trials, builder, runner, database, cost_model, folder)
                 else:
                     self._restore(done, database)
+            if runner.evaluator.contextual:
+                database = self._predict_again(run.id, options)
             measured = self._measure(run.id, builder, *measuring) if measuring else ()
             state = RunState.FINISHED
             timings = _split(time.perf_counter() - start, builder, runner)
@@ -325,6 +335,9 @@ class _Session:
             else getattr(objective, "__name__", "function"),
             "count": list(options["count"]),
         }
+        if options["predictor"] is not None:
+            predictor = options["predictor"]
+            config["predictor"] = [predictor.name, getattr(predictor, "digest", "")]
         row = WorkloadRow(self.name, self.arguments, _workload_json(self.module))
         workload_id = self.store.put_workload(row)
         known = (
@@ -434,6 +447,34 @@ class _Session:
             self.observer.on_measured,
         )
         return tuple(measure_top_trials(times, run, top_count(top, trials)))
+
+    def _remember(self, stored: list[Trial], runner: Any) -> None:
+        """Gives a trained predictor the candidates of earlier sittings back."""
+        known = [counters for trial in stored if (counters := self._counters(trial)) is not None]
+        if known:
+            runner.remember(known, ms.arg_info.ArgInfo.from_entry_func(self.module))
+
+    def _predict_again(self, run: str, options: dict[str, Any]) -> Any:
+        """Predicts all trials in the light of all others, and returns a database with that.
+
+        During the search a trained predictor compares a candidate with those before it only, so that
+        early and late values are not quite of one scale.
+        """
+        known = {t: c for t in self.store.trials(run) if (c := self._counters(t)) is not None}
+        seconds = options["predictor"].seconds(list(known.values()), self.machine).tolist()
+        latency = options["objective"] == "latency"
+        trials = [
+            replace(trial, predicted_s=predicted, value=predicted if latency else trial.value)
+            for trial, predicted in zip(known, seconds, strict=True)
+        ]
+        self.store.put_trials(trials)
+        database = ms.database.MemoryDatabase()
+        self._restore([trial for trial in trials if not trial.is_reference], database)
+        return database
+
+    def _counters(self, trial: Trial) -> Counters | None:
+        simulation = self.store.simulation(trial.simulation) if trial.ok and trial.simulation else None
+        return simulation.outcome.counters if simulation else None
 
     def _restore(self, done: list[Trial], database: Any) -> list[tuple[Any, Any]]:
         """Puts stored trials into a MetaSchedule database; returns them as (candidate, result)."""
