@@ -9,7 +9,8 @@ python=${PYTHON:-python3}
 
 # Simulator, cross linkers (a static C library each), the native compiler, and what the tests use.
 packages=(qemu-user gcc libc6-dev gcc-riscv64-linux-gnu libc6-dev-riscv64-cross
-          gcc-aarch64-linux-gnu libc6-dev-arm64-cross valgrind)
+          gcc-aarch64-linux-gnu libc6-dev-arm64-cross valgrind
+          openssh-client openssh-server)
 
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     echo "simtune needs Python 3.11 or newer; set PYTHON to one" >&2
@@ -34,8 +35,18 @@ if [ ${#missing[@]} -gt 0 ]; then
     fi
     echo "installing ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
+    # The tests start sshd themselves; nobody who runs this asked for a server on port 22.
+    quiet=()
+    if [[ " ${missing[*]} " == *" openssh-server "* && -d /run/systemd/system ]]; then
+        quiet=(ssh.service ssh.socket)
+        "${as_root[@]}" systemctl mask --runtime "${quiet[@]}" 2>/dev/null
+    fi
     "${as_root[@]}" apt-get update -q >/dev/null
     "${as_root[@]}" "${install[@]}" >/dev/null
+    if [ ${#quiet[@]} -gt 0 ]; then
+        "${as_root[@]}" systemctl unmask --runtime "${quiet[@]}" 2>/dev/null
+        "${as_root[@]}" systemctl disable "${quiet[@]}" 2>/dev/null
+    fi
 fi
 
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"

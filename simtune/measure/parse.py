@@ -12,7 +12,7 @@ from simtune.measure.base import Target
 FORMS = "host, ssh:[USER@]HOST[:PORT][/FOLDER], rpc:HOST:PORT, rpc:HOST:PORT/KEY"
 
 # A name, an IPv4 address, or an IPv6 address in brackets.
-_HOST = r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9][A-Za-z0-9._-]*)"
+_HOST = r"(?P<host>\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[A-Za-z0-9][A-Za-z0-9._-]*)"
 _SSH = re.compile(
     rf"(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9._-]*)@)?{_HOST}(?::(?P<port>\d+))?(?P<folder>/[\w./-]*)?"
 )

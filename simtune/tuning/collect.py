@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +14,8 @@ from statistics import mean, median
 from typing import Any
 
 from simtune import tvm_setup
-from simtune.build.artifact import load
 from simtune.build.builder import Builder
-from simtune.errors import ConfigurationError, InputFileError
+from simtune.errors import ConfigurationError
 from simtune.jobs import Limits
 from simtune.machines.load import load_machine
 from simtune.machines.model import Machine
@@ -31,9 +29,10 @@ from simtune.records.model import Workload as WorkloadRow
 from simtune.records.store import RecordStore, default_store_path
 from simtune.runner import SimulatorRunner
 from simtune.simulators.base import Simulator
+from simtune.tuning.distinct import DistinctTrials
 from simtune.tuning.groups import expand
 from simtune.tuning.natively import STAGE, NativeTimes
-from simtune.tuning.recorder import candidate_name, make_trial, trace_json
+from simtune.tuning.recorder import trace_json
 from simtune.tuning.sample import rounds
 from simtune.tuning.workloads import Workload
 
@@ -252,28 +251,32 @@ class _Session:
             keep_failed=Path("simtune-runs") / run / "failed",
             **self.options,
         )
-        stored = 0
+        target = Target(dict(self.machine.target))
+        finished = False
         try:
-            batch = _Batch(self, run, runner, known, objects)
+            trials = DistinctTrials(
+                self.module, target, self.builder, runner, self.store, run, known, self.observer.on_trial
+            )
             if not any(trial.is_reference for trial in known):
                 self.observer.on_stage("simulating TVM's default schedule")
-                batch.add([(self.module, trace_json(Schedule(self.module)))], is_reference=True)
+                trials.add([(self.module, trace_json(Schedule(self.module)))], is_reference=True)
             self.observer.on_stage("simulating")
             barren = 0
             for schedules in rounds(self.module, self.machine, self.seed, self.name):
                 waiting = [(schedule.mod, trace_json(schedule)) for schedule in schedules]
-                before = batch.next
-                while waiting and batch.next <= candidates:
-                    size = candidates - batch.next + 1  # no more: what is built is simulated and stored
-                    batch.add(waiting[:size])
+                before = trials.next
+                while waiting and trials.next <= candidates:
+                    size = candidates - trials.next + 1  # no more: what is built is simulated and stored
+                    trials.add(waiting[:size])
                     waiting = waiting[size:]
-                barren = 0 if batch.next > before else barren + 1
+                barren = 0 if trials.next > before else barren + 1
                 self.exhausted = barren == _BARREN_ROUNDS
-                if batch.next > candidates or self.exhausted:
+                if trials.next > candidates or self.exhausted:
                     break
-            stored = 1
+            objects |= trials.objects
+            finished = True
         finally:
-            runner.close(cancel=not stored)
+            runner.close(cancel=not finished)
 
     # Measuring --------------------------------------------------------------------------------
 
@@ -317,67 +320,6 @@ class _Session:
             notes=dict(notes),
             exhausted=self.exhausted,
         )
-
-
-class _Batch:
-    """Builds and simulates candidates in order, and stores those with code that is new in the run."""
-
-    def __init__(
-        self, session: _Session, run: str, runner: Any, known: list[Trial], objects: dict[int, Path]
-    ) -> None:
-        self.session, self.run, self.runner, self.objects = session, run, runner, objects
-        self.next = 1 + max((trial.index for trial in known), default=0)
-        self._names = {trial.candidate for trial in known}
-        simulations = [session.store.simulation(t.simulation) for t in known if t.simulation]
-        self._digests = {s.conditions.object_sha256 for s in simulations if s is not None}
-
-    def add(self, candidates: list[tuple[Any, str]], is_reference: bool = False) -> None:
-        """Adds (module, trace) pairs."""
-        fresh = {candidate_name(trace): (module, trace) for module, trace in candidates}
-        fresh = {name: pair for name, pair in fresh.items() if name not in self._names}
-        self._names |= set(fresh)
-        target = Target(dict(self.session.machine.target))
-        pairs = list(fresh.values())
-        with target:  # TVM registers RVV intrinsics for the target in scope
-            built = self.session.builder.build([ms.builder.BuilderInput(m, target) for m, _ in pairs])
-        distinct = [item for item in zip(pairs, built, strict=True) if self._is_new(item[1])]
-        arguments = ms.arg_info.ArgInfo.from_entry_func(self.session.module)
-        inputs = [
-            ms.runner.RunnerInput(result.artifact_path, "llvm", arguments)
-            for _, result in distinct
-            if result.artifact_path is not None
-        ]
-        futures = iter(self.runner.run(inputs))
-        for (_module, trace), result in distinct:
-            evaluation, path = None, None
-            if result.artifact_path is not None:
-                next(futures).result()
-                path = Path(str(result.artifact_path))
-                evaluation = self.runner.evaluations.pop(str(path))
-            index = 0 if is_reference else self.next
-            error = str(result.error_msg or "")
-            trial = make_trial(self.run, index, trace, evaluation, error, is_reference)
-            self.session.store.put_trial(trial)
-            self.next += not is_reference
-            if path is not None:
-                self.objects[index] = path
-            self.session.observer.on_trial(trial)
-
-    def _is_new(self, result: Any) -> bool:
-        """Whether the code is; a failed build is, for want of code."""
-        if result.artifact_path is None:
-            return True
-        path = Path(str(result.artifact_path))
-        with tempfile.TemporaryDirectory() as scratch:
-            try:
-                digest = load(path, Path(scratch)).digest
-            except InputFileError:
-                return True  # what is wrong with it will be the trial's failure
-        if digest in self._digests:
-            shutil.rmtree(path.parent, ignore_errors=True)
-            return False
-        self._digests.add(digest)
-        return True
 
 
 def _mean(values: Iterable[float]) -> float | None:

@@ -13,7 +13,7 @@ from simtune.machines.model import Machine
 ms = tvm_setup.load()
 
 #: Candidates per round. A part of what a seed means: another size gives other candidates.
-ROUND = 64
+ROUND = 32
 
 
 def rounds(module: Any, machine: Machine, seed: int, name: str = "workload") -> Iterator[list[Any]]:
