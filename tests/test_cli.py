@@ -31,23 +31,23 @@ COMMANDS = [(verb,) for verb in VERBS] + [(verb, sub) for verb, subs in GROUPS.i
 
 
 def fails(*arguments: object, cwd: Path, **changes: str) -> dict[str, str]:
-    """A user's mistake: exit status 2, one line that says what and one what next, no traceback; and the
+    """A user's mistake: exit status 2, one line that says what and one what next, no traceback, and the
     same as JSON."""
-    plain = simtune(*arguments, cwd=cwd, **changes)
-    assert plain.returncode == 2, plain.stderr
-    assert "Traceback" not in plain.stderr
-    assert plain.stdout == ""
-    what, *hints = plain.stderr.rstrip("\n").splitlines()
-    assert what.startswith("simtune: ")
-    assert all(hint.startswith("  next: ") for hint in hints[:1])
-    assert len(hints) <= 1
-    with_json = simtune(*arguments, "--json", cwd=cwd, **changes)
-    assert with_json.returncode == 2
-    error: dict[str, str] = json.loads(with_json.stdout)["error"]
+    done = simtune(*arguments, "--json", cwd=cwd, **changes)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    error: dict[str, str] = json.loads(done.stdout)["error"]
     assert set(error) == {"kind", "what", "next"}
-    assert what == f"simtune: {error['what']}"
-    assert hints == ([f"  next: {error['next']}"] if error["next"] else [])
+    hint = f"  next: {error['next']}\n" if error["next"] else ""
+    assert done.stderr == f"simtune: {error['what']}\n{hint}"
+    assert "\n" not in error["what"]
     return error
+
+
+def test_without_json_a_mistake_prints_nothing_to_standard_output(tmp_path: Path) -> None:
+    done = simtune("simulate", "none.o", *U74, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "simtune: cannot read none.o: No such file or directory\n  next: check the path\n"
 
 
 # ---- help -----------------------------------------------------------------------------------------
