@@ -24,21 +24,14 @@ from typing import Any
 
 import numpy as np
 
-from simtune import tvm_setup
-from simtune.build.builder import Builder
 from simtune.crossvalidate import Evaluation, evaluate, out_of_fold
 from simtune.dataset import Dataset, Fold, load_dataset
 from simtune.machines.load import load_machine
 from simtune.machines.model import Machine
 from simtune.metrics import METRICS, summarise
 from simtune.predictors.analytical import AnalyticalPredictor
-from simtune.records.model import Measurement, RunState, config_digest
-from simtune.records.model import Workload as WorkloadRow
 from simtune.records.store import RecordStore
-from simtune.runner import SimulatorRunner
-from simtune.tuning.recorder import make_trial, trace_json
-
-ms = tvm_setup.load()
+from simtune.tuning.imported import import_tvm
 
 DATA = Path(__file__).parent / "data" / "gem5"
 SETS = ("u74-like-minor", "boom-like-o3")
@@ -72,58 +65,20 @@ def main() -> None:
         options.json.write_text(json.dumps(report, indent=1))
 
 
-def read(folder: Path, name: str) -> str:
-    return lzma.decompress((folder / f"{name}.xz").read_bytes()).decode()
-
-
 def simulate(store: RecordStore, folder: Path, machine: Machine, count: tuple[str, ...]) -> None:
-    """Stores a run per workload: candidates in the order of the labels, gem5's time as a measurement."""
-    from tvm.s_tir import Schedule
-    from tvm.target import Target
-
-    workloads = [json.loads(line) for line in read(folder, "database_workload.json").splitlines()]
-    records = [json.loads(line) for line in read(folder, "database_tuning_record.json").splitlines()]
-    labels = list(csv.DictReader(io.StringIO(read(folder, "results.csv"))))
-    builder = Builder()
-    for number, stored in enumerate(workloads):
-        chosen = [i for i, record in enumerate(records) if record[0] == number]
-        workload = ms.database.Workload.from_json(stored)
-        arguments = records[chosen[0]][1][3]
-        row = WorkloadRow(labels[chosen[0]]["workload"], arguments, json.dumps(stored))
-        config = {"kind": "import", "labels": folder.name, "count": sorted(set(count)), "warmup": 1}
-        known = store.find_run(store.put_workload(row), machine.digest(), config_digest(config))
-        if known is not None and known.state is RunState.FINISHED:
-            continue
-        run = store.start_run(row.id, machine.name, machine.digest(), config=config)
-        runner = SimulatorRunner(
-            machine, records=store, workloads=[workload.mod], count=count, warmup=1, straggler_factor=None
-        )
-        target = Target(records[chosen[0]][1][2])
-        schedules = []
-        for index in chosen:
-            record = ms.database.TuningRecord.from_json(records[index][1], workload)
-            schedule = Schedule(workload.mod)
-            record.trace.apply_to_schedule(schedule, remove_postproc=False)
-            schedules.append((schedule.mod, trace_json(schedule)))
-        with target:
-            built = builder.build([ms.builder.BuilderInput(module, target) for module, _ in schedules])
-        infos = ms.arg_info.ArgInfo.from_entry_func(workload.mod)
-        futures = runner.run([ms.runner.RunnerInput(item.artifact_path, "llvm", infos) for item in built])
-        for position, (index, item, future) in enumerate(zip(chosen, built, futures, strict=True)):
-            future.result()
-            evaluation = runner.evaluations.pop(str(item.artifact_path))
-            trial = make_trial(run.id, position, schedules[position][1], evaluation, "", False)
-            store.put_trial(trial)
-            if not trial.ok or trial.simulation is None:
-                print(f"{row.name} {position}: {trial.status} {trial.error}", file=sys.stderr)
-                continue
-            seconds = float(labels[index]["seconds"])
-            store.put_measurement(
-                Measurement(trial.simulation, f"gem5:{folder.name}", [seconds], seconds, 0.0)
-            )
-        runner.close()
-        store.finish_run(run.id)
-    builder.close()
+    """Imports the label set; the names of the workloads are in its table."""
+    table = lzma.decompress((folder / "results.csv.xz").read_bytes()).decode()
+    names = dict(enumerate(dict.fromkeys(row["workload"] for row in csv.DictReader(io.StringIO(table)))))
+    import_tvm(
+        folder,
+        machine,
+        store,
+        target=f"gem5:{folder.name}",
+        names=names,
+        count=count,
+        warmup=1,  # as the labels: caches are warm
+        progress=lambda name: print(f"{folder.name}: {name}", file=sys.stderr),
+    )
 
 
 def show(name: str, result: Evaluation) -> dict[str, Any]:

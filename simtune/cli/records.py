@@ -206,6 +206,66 @@ def export(
         click.echo(f"{count(left_out)} left out: {reason}")
 
 
+@command.command("import")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--machine", "-m", required=True, help="Machine to simulate the candidates for.")
+@click.option(
+    "--target", required=True, help="What the database's times were measured on, such as rpc:board."
+)
+@click.option("--simulator", default="qemu", show_default=True, help="See 'simtune doctor'.")
+@click.option("--count", "models", multiple=True, help="Simulator model to switch on; may be repeated.")
+@click.option(
+    "--warmup", type=click.IntRange(0), default=0, show_default=True, help="Calls before the one that counts."
+)
+@click.option("--jobs", "-j", type=click.IntRange(1), help="Builds and simulations at once.")
+@records_option
+@json_option
+def import_database(
+    folder: Path,
+    machine: str,
+    target: str,
+    simulator: str,
+    models: tuple[str, ...],
+    warmup: int,
+    jobs: int | None,
+    records: Path,
+    as_json: bool,
+) -> None:
+    """Rebuild and simulate the candidates of a TVM database, and keep its times as measured.
+
+    FOLDER holds database_workload.json and database_tuning_record.json of MetaSchedule, or both
+    as .xz. Predictors can then be trained on them: 'simtune train --target TARGET'.
+
+    \b
+    Example: simtune records import work_dir -m cortex-a72 --target rpc:pi4
+    """
+    from simtune.machines.load import load_machine
+    from simtune.tuning.imported import import_tvm
+
+    loaded = load_machine(machine)
+    with RecordStore(records) as store:
+        found = import_tvm(
+            folder,
+            loaded,
+            store,
+            target=target,
+            simulator=simulator,
+            count=models,
+            warmup=warmup,
+            jobs=jobs,
+            progress=lambda name: click.echo(name, err=True),
+        )
+    if as_json:
+        emit_json({"records": str(records), "workloads": [asdict(item) for item in found]})
+        return
+    table = _table("workload", "run", "candidates*", "failed*", "with time*")
+    for item in found:
+        table.add_row(
+            escape(item.workload), item.run, count(item.trials), count(item.failures), count(item.timed)
+        )
+    _print(table)
+
+
 def _find_trial(store: RecordStore, run: Run, index: str) -> Trial:
     trial = None
     if index == "best":

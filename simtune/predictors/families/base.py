@@ -56,6 +56,10 @@ class Model(ABC):
     def predict(self, design: Design) -> tuple[Array, Array | None]:
         """Predicted targets (N,), and their standard deviations where the family has them."""
 
+    def mean(self, design: Design) -> Array:
+        """Predicted targets alone, for families whose deviations cost time."""
+        return self.predict(design)[0]
+
     @abstractmethod
     def state(self) -> dict[str, NDArray[Any]]:
         """Everything that was learned, as arrays without Python objects."""

@@ -45,6 +45,9 @@ class Residual(Model):
         mean, deviation = self._inner.predict(design)
         return mean + design.cycles, deviation
 
+    def mean(self, design: Design) -> Array:
+        return self._inner.mean(design) + design.cycles
+
     def state(self) -> dict[str, NDArray[Any]]:
         return self._inner.state()
 
@@ -66,7 +69,7 @@ class Ensemble(Model):
             member.fit(design, target)
 
     def predict(self, design: Design) -> tuple[Array, Array | None]:
-        outputs = np.stack([member.predict(design)[0] for member in self._members.values()])
+        outputs = np.stack([member.mean(design) for member in self._members.values()])
         return outputs.mean(axis=0), outputs.std(axis=0)
 
     def state(self) -> dict[str, NDArray[Any]]:

@@ -130,14 +130,18 @@ class GaussianProcess(_Standard):
     def predict(self, design: Design) -> tuple[Array, Array | None]:
         mean, variance = np.empty(len(design)), np.empty(len(design))
         signal, _, linear, noise = self._parameters
-        for start in range(0, len(design), 4096):  # bounds the memory for the covariances
-            part = slice(start, start + 4096)
+        for part in _parts(len(design)):
             x = self._standard(design.logs[part])
             cross = self._kernel(x, self._x)
             mean[part] = self._offset + cross @ self._weights
             prior = signal + linear * (x**2).sum(axis=1) + noise
             variance[part] = prior - np.einsum("ij,ij->i", cross @ self._inverse, cross)
         return mean, np.sqrt(np.maximum(variance, 0))
+
+    def mean(self, design: Design) -> Array:
+        parts = _parts(len(design))
+        found = [self._kernel(self._standard(design.logs[part]), self._x) @ self._weights for part in parts]
+        return self._offset + np.concatenate([np.zeros(0), *found])
 
     def state(self) -> dict[str, NDArray[Any]]:
         return {
@@ -154,3 +158,8 @@ class GaussianProcess(_Standard):
         self._centre, self._scale, self._x = state["centre"], state["scale"], state["x"]
         self._inverse, self._weights = state["inverse"], state["weights"]
         self._parameters, self._offset = state["parameters"], float(state["offset"])
+
+
+def _parts(number: int) -> list[slice]:
+    """Rows in portions, which bound the memory for the covariances."""
+    return [slice(start, start + 4096) for start in range(0, number, 4096)]
