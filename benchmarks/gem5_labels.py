@@ -146,7 +146,7 @@ def across(datasets: dict[str, Dataset]) -> dict[str, Any]:
                 )
             )
         for model in CROSS_MODELS:
-            scores = out_of_fold(pooled, folds, model, "group", 0)[half:]
+            scores = out_of_fold(pooled, folds, model)[half:]
             summary = summarise(
                 {g.name: (g.seconds, s) for g, s in zip(datasets[target].groups, scores, strict=True)}, 0
             )

@@ -70,7 +70,8 @@ def evaluate(
     models: Sequence[str] = (),
     *,
     split: str = "leave-workload-out",
-    window: str = "group",
+    window: str | None = None,
+    normalise: str = "group",
     seed: int = 0,
     resamples: int = 200,
     progress: Callable[[str], None] = lambda _model: None,
@@ -81,7 +82,9 @@ def evaluate(
         models: names out of `BASELINES` and `FAMILIES`; by default all that work here.
         split: "leave-workload-out" or "within".
         window: how the test workload's features are normalised, see `features.window_means`; no
-            label of a test candidate is ever used.
+            label of a test candidate is ever used. By default by all its candidates, or by the
+            reference if `normalise` says so.
+        normalise: see `predictors.trained.Card`.
         resamples: of the bootstrap.
 
     Raises:
@@ -111,7 +114,7 @@ def evaluate(
                 scores[name] = {label: BASELINES[name](group) for label, group in groups.items()}
             else:
                 folds = list(SPLITS[split](dataset.groups))
-                found = out_of_fold(dataset, folds, name, window, seed)
+                found = out_of_fold(dataset, folds, name, window, seed, normalise)
                 scores[name] = dict(zip(groups, found, strict=True))
         except ToolMissingError as error:
             unavailable[name] = str(error)
@@ -122,7 +125,14 @@ def evaluate(
     return Evaluation(groups, scores, summaries, ceiling(groups, resamples, seed), unavailable)
 
 
-def out_of_fold(dataset: Dataset, folds: Sequence[Fold], family: str, window: str, seed: int) -> list[Array]:
+def out_of_fold(
+    dataset: Dataset,
+    folds: Sequence[Fold],
+    family: str,
+    window: str | None = None,
+    seed: int = 0,
+    normalise: str = "group",
+) -> list[Array]:
     """Predicted seconds for every candidate, by a model whose training rows exclude it.
 
     Features of a test candidate are normalised by counters of all candidates of its workload.
@@ -131,7 +141,9 @@ def out_of_fold(dataset: Dataset, folds: Sequence[Fold], family: str, window: st
     scores = [np.full(len(group), np.nan) for group in groups]
     for fold in folds:
         training = [group.take(rows) for group, rows in zip(groups, fold.train, strict=True) if len(rows)]
-        predictor = train(training, family, target=dataset.target, seed=seed, pipeline=dataset.pipeline)
+        predictor = train(
+            training, family, target=dataset.target, seed=seed, pipeline=dataset.pipeline, normalise=normalise
+        )
         predictor.allow_other_machine = True  # the split decides what is tested on what
         for group, rows, own in zip(groups, fold.test, scores, strict=True):
             if len(rows):

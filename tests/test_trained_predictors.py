@@ -220,6 +220,23 @@ def test_a_batch_does_not_depend_on_its_order(groups: list[Group]) -> None:
     np.testing.assert_allclose(resumed.predict_batch(rows[30:], U74), forwards[30:], rtol=1e-9)
 
 
+def test_a_predictor_relative_to_the_reference(groups: list[Group]) -> None:
+    predictor = train(groups[1:], "ridge-res", normalise="reference")
+    rows = groups[0].counters
+    seconds = predictor.seconds(rows, U74)
+    assert order_agreement(groups[0].seconds, seconds)[0] > 0.97
+    assert np.median(np.abs(np.log(seconds / groups[0].seconds))) < 0.1
+    session = predictor.session()  # one candidate is context enough: nothing changes later
+    np.testing.assert_allclose([session.predict(row, U74) for row in rows], seconds, rtol=1e-9)
+    with pytest.raises(ConfigurationError, match="relative to the reference"):
+        predictor.session(window="dynamic")
+    without = [replace(group, has_reference=False) for group in groups]
+    with pytest.raises(ConfigurationError, match="TVM's default schedule"):
+        train(without, "ridge", normalise="reference")
+    result = evaluate(dataset(groups), ["ridge"], normalise="reference", resamples=0)
+    assert result.summaries["ridge"].mean["tau_b"].value > 0.85  # fewer workloads than offsets to learn
+
+
 def test_seconds_are_near_the_measured_ones(groups: list[Group]) -> None:
     predictor = train(groups[1:], "nnls")
     rows = planted_counters(40, 77, 3e6)

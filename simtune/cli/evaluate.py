@@ -14,7 +14,7 @@ from rich.table import Table
 
 from simtune.cli.output import count, emit_json, json_option
 from simtune.cli.records import _print, _table
-from simtune.cli.train import dataset_options
+from simtune.cli.train import dataset_options, normalise_option
 from simtune.metrics import METRICS, Interval, Summary
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ _SHOWN = ("R_top1", "E_top1", "E_top1_resampled", "E_top3", "tau_b", "pairwise")
 @click.option("--model", "models", multiple=True, help="Model family or baseline  [default: all]")
 @click.option(
     "--window",
-    default="group",
-    show_default=True,
-    help="Means of a test workload over: group, dynamic, static:W, reference.",
+    help="Means of a test workload over: group (all its candidates), dynamic (those so far), static:W, "
+    "reference  [default: as --normalise]",
 )
+@normalise_option
 @click.option("--resamples", default=200, show_default=True, help="Of the bootstrap; 0 gives no intervals.")
 @click.option("--seed", default=0, show_default=True, help="Seed of splits, models and bootstrap.")
 @click.option("--plots", type=click.Path(path_type=Path, file_okay=False), help="Folder for figures (PNG).")
@@ -52,7 +52,8 @@ def command(
     machines: tuple[str, ...],
     split: str,
     models: tuple[str, ...],
-    window: str,
+    window: str | None,
+    normalise: str,
     resamples: int,
     seed: int,
     plots: Path | None,
@@ -84,6 +85,7 @@ def command(
             models,
             split=split,
             window=window,
+            normalise=normalise,
             seed=seed,
             resamples=resamples,
             progress=lambda model: status.update(f"training and testing {model}"),
@@ -95,7 +97,8 @@ def command(
                 "records": records,
                 "target": data.target,
                 "split": split,
-                "window": window,
+                "window": window or normalise,
+                "normalise": normalise,
                 "seed": seed,
                 "candidates": {label: len(group) for label, group in result.groups.items()},
                 "models": {name: _plain(summary) for name, summary in result.summaries.items()},

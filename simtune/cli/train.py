@@ -30,6 +30,18 @@ def dataset_options(function: F) -> F:
     return records_option(function)
 
 
+def normalise_option(function: F) -> F:
+    """Adds ``--normalise``, what features and times are relative to."""
+    option = click.option(
+        "--normalise",
+        type=click.Choice(["group", "reference"]),
+        default="group",
+        show_default=True,
+        help="Learn relative to the mean of a workload, or to TVM's default schedule.",
+    )
+    return option(function)
+
+
 @click.command()
 @dataset_options
 @click.option(
@@ -41,6 +53,7 @@ def dataset_options(function: F) -> F:
     help="Machine of the simulations; several for one pooled model.",
 )
 @click.option("--model", default="ensemble", show_default=True, help="Model family; 'list' shows all.")
+@normalise_option
 @click.option("--seed", default=0, show_default=True, help="Seed of the families that draw.")
 @click.option(
     "-o", "out", type=click.Path(path_type=Path, dir_okay=False), help="The predictor file to write."
@@ -52,6 +65,7 @@ def command(
     workloads: str,
     machines: tuple[str, ...],
     model: str,
+    normalise: str,
     seed: int,
     out: Path | None,
     as_json: bool,
@@ -84,7 +98,7 @@ def command(
     loaded = [load_machine(name) for name in machines]
     with open_existing(records) as store:
         data = load_dataset(store, loaded, target, workloads)
-    predictor = train(data.groups, model, target=data.target, seed=seed)
+    predictor = train(data.groups, model, target=data.target, seed=seed, normalise=normalise)
     save_predictor(predictor, out)
     card = predictor.card
     if as_json:
@@ -95,6 +109,7 @@ def command(
                 "machines": list(card.machines),
                 "target": card.target,
                 "base": "pipeline_cycles" if card.pipeline else "analytical",
+                "normalise": normalise,
                 "scale": card.scale,
                 "workloads": card.workloads,
                 "skipped": data.skipped,

@@ -54,6 +54,8 @@ class Card:
         target: where its training times were measured.
         pipeline: cycles come from the pipeline scoreboard rather than from the analytical model.
         scale: mean time over mean cycle-model time, see the module.
+        normalise: what features and times are relative to: "group", the mean of the workload, or
+            "reference", TVM's default schedule, which is known from the first simulation on.
         low, high: (F,) range of the normalised features in training; inputs are clipped to it.
         workloads: name to number of candidates.
     """
@@ -67,6 +69,7 @@ class Card:
     high: tuple[float, ...]
     workloads: Mapping[str, int] = field(default_factory=dict)
     seed: int = 0
+    normalise: str = "group"
     schema_version: int = SCHEMA_VERSION
     features_version: int = FEATURES_VERSION
 
@@ -126,8 +129,24 @@ class TrainedPredictor:
             )
         return features
 
-    def relative(self, features: Features, window: str = "group") -> tuple[Array, Array | None]:
+    def window(self, wanted: str | None, default: str = "group") -> str:
+        """The window to use; a predictor that is relative to the reference knows no other.
+
+        Raises:
+            ConfigurationError: another one is wanted.
+        """
+        if self.card.normalise == "group":
+            return wanted or default
+        if wanted not in (None, self.card.normalise):
+            raise ConfigurationError(
+                f"the predictor is relative to the {self.card.normalise}, not to window '{wanted}'",
+                "train it with --normalise group, or leave the window out",
+            )
+        return self.card.normalise
+
+    def relative(self, features: Features, window: str | None = None) -> tuple[Array, Array | None]:
         """log(t / mean t) of the candidates of one workload, and its standard deviation if known."""
+        window = self.window(window)
         means, costs = (window_means(rows, window) for rows in (features.values, features.costs))
         return self.apply(features, means, costs[:, CYCLES])
 
@@ -135,8 +154,14 @@ class TrainedPredictor:
         """The same, given the workload's means of the features (N, F) and of the cycles (N,)."""
         return self.model.predict(design(features, means, cycles, self.card.low, self.card.high))
 
-    def seconds(self, counters: Sequence[Counters], machine: Machine, window: str = "group") -> Array:
-        """Predicted seconds of the candidates of one workload, in the order they were simulated."""
+    def seconds(self, counters: Sequence[Counters], machine: Machine, window: str | None = None) -> Array:
+        """Predicted seconds of the candidates of one workload, in the order they were simulated.
+
+        Args:
+            window: see `simtune.features.window_means`; by default the mean of all these candidates,
+                or the first, as the predictor was trained.
+        """
+        window = self.window(window)
         if not counters:
             return np.zeros(0)
         features = self.features(counters, machine)
@@ -144,11 +169,11 @@ class TrainedPredictor:
         result: Array = np.exp(self.relative(features, window)[0]) * base * self.card.scale
         return result
 
-    def session(self, workload: str = "", window: str = "dynamic") -> Session:
+    def session(self, workload: str = "", window: str | None = None) -> Session:
         """Predictions for one workload, which learn its means from the candidates they see."""
         from simtune.predictors.session import Session
 
-        return Session(self, workload, window)
+        return Session(self, workload, self.window(window, "dynamic"))
 
     def predict(self, counters: Counters, machine: Machine) -> float:
         """Seconds of a candidate about whose workload nothing is known; see the class."""
@@ -177,6 +202,7 @@ def train(
     target: str = "",
     seed: int = 0,
     pipeline: bool | None = None,
+    normalise: str = "group",
 ) -> TrainedPredictor:
     """Fits a model family to groups of candidates with native times.
 
@@ -184,15 +210,20 @@ def train(
         groups: of one machine, or of several for a pooled model. Groups with fewer than two usable
             candidates teach nothing about order and are left out.
         pipeline: whether to build on `pipeline_cycles`; by default when all candidates have them.
+        normalise: see `Card`; with "reference", groups without one are left out, too.
 
     Raises:
         ConfigurationError: an unknown family, or nothing to learn from.
     """
     model = create(family, seed)
-    usable = [group for group in map(_usable, groups) if len(group) >= 2]
+    if normalise not in ("group", "reference"):
+        raise ConfigurationError(f"normalise is '{normalise}'", "allowed: group, reference")
+    relative = normalise == "reference"
+    usable = [g for g in map(_usable, groups) if len(g) >= 2 and (g.has_reference or not relative)]
     if not usable:
+        what = " and TVM's default schedule" if relative else ""
         raise ConfigurationError(
-            "there is no workload with two or more measured candidates to learn from",
+            f"there is no workload with two or more measured candidates{what} to learn from",
             "collect some: simtune collect --help",
         )
     tables = [extract(group.counters, group.machine) for group in usable]
@@ -202,9 +233,12 @@ def train(
         raise ConfigurationError("some candidates have no pipeline_cycles", "train without them")
     if not pipeline:
         tables = [extract(group.counters, group.machine, use_pipeline=False) for group in usable]
-    means = np.concatenate([window_means(table.values, "group") for table in tables])
-    cycles = np.concatenate([np.full(len(t), t.costs[:, CYCLES].mean()) for t in tables])
-    target_logs = np.concatenate([np.log(group.seconds / group.seconds.mean()) for group in usable])
+    means = np.concatenate([window_means(table.values, normalise) for table in tables])
+    cycles = np.concatenate([window_means(table.costs, normalise)[:, CYCLES] for table in tables])
+    scales = [window_means(group.seconds[:, None], normalise)[:, 0] for group in usable]
+    bases = [window_means(table.base_s[:, None], normalise)[0, 0] for table in tables]
+    ratios = [np.log(scale[0] / base) for scale, base in zip(scales, bases, strict=True)]
+    target_logs = np.log(np.concatenate([g.seconds for g in usable]) / np.concatenate(scales))
     stacked = Features.stack(tables)
     logs = normalised(stacked.values, means)
     card = Card(
@@ -212,17 +246,12 @@ def train(
         machines={group.machine.name: group.machine.digest() for group in usable},
         target=target,
         pipeline=pipeline,
-        scale=float(
-            np.exp(
-                np.mean(
-                    [np.log(g.seconds.mean() / t.base_s.mean()) for g, t in zip(usable, tables, strict=True)]
-                )
-            )
-        ),
+        scale=float(np.exp(np.mean(ratios))),
         low=tuple(logs.min(axis=0).tolist()),
         high=tuple(logs.max(axis=0).tolist()),
         workloads=_sizes(usable),
         seed=seed,
+        normalise=normalise,
     )
     seen = design(stacked, means, cycles, card.low, card.high)
     numbers = np.repeat(np.arange(len(usable)), [len(group) for group in usable])
