@@ -39,13 +39,13 @@ if [ ${#missing[@]} -gt 0 ]; then
     quiet=()
     if [[ " ${missing[*]} " == *" openssh-server "* && -d /run/systemd/system ]]; then
         quiet=(ssh.service ssh.socket)
-        "${as_root[@]}" systemctl mask --runtime "${quiet[@]}" 2>/dev/null
+        "${as_root[@]}" systemctl mask --runtime "${quiet[@]}" 2>/dev/null || true
     fi
     "${as_root[@]}" apt-get update -q >/dev/null
     "${as_root[@]}" "${install[@]}" >/dev/null
     if [ ${#quiet[@]} -gt 0 ]; then
-        "${as_root[@]}" systemctl unmask --runtime "${quiet[@]}" 2>/dev/null
-        "${as_root[@]}" systemctl disable "${quiet[@]}" 2>/dev/null
+        "${as_root[@]}" systemctl unmask --runtime "${quiet[@]}" 2>/dev/null || true
+        "${as_root[@]}" systemctl disable "${quiet[@]}" 2>/dev/null || true
     fi
 fi
 

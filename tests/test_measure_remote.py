@@ -142,7 +142,7 @@ def test_ssh_nobody_there(small: Program) -> None:
 def test_rpc_measures_checks_and_survives_failures(small: Program, tmp_path: Path) -> None:
     cc = find(ISA).cc
     with rpc_server() as port:
-        target = RpcTarget("127.0.0.1", port, patience_s=4.0)
+        target = RpcTarget("127.0.0.1", port, patience_s=2.0)
         assert require(target, ISA).isa == ISA
         timing = target.measure(small, QUICK)
         assert timing.status is Status.OK, timing.error
