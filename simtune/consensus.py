@@ -12,15 +12,16 @@ import math
 from collections.abc import Mapping, Sequence
 
 #: Distance of two outputs, relative to their norm, up to which they count as equal. Reordered
-#: float32 sums differ by about 1e-6; one wrong element in a thousand by about 1e-2.
-TOLERANCE = 1e-4
+#: float32 sums differ by about 1e-6 and half ones by 1e-3; one wrong element in a thousand is 1e-2.
+_TOLERANCE = {"float32": 1e-4, "float16": 4e-3, "bfloat16": 2e-2}
 
 
-def outliers(outputs: Sequence[Mapping[str, str] | None]) -> set[int]:
+def outliers(outputs: Sequence[Mapping[str, str] | None], dtype: str = "float32") -> set[int]:
     """Indices of outputs that disagree with the majority.
 
     Args:
         outputs: what the harness reported per candidate; None for those that did not finish.
+        dtype: of the output; integers and float64 must agree to nine digits.
 
     Returns:
         Empty when no group of at least two holds more than half of the finished candidates.
@@ -33,7 +34,7 @@ def outliers(outputs: Sequence[Mapping[str, str] | None]) -> set[int]:
     groups: list[list[int]] = []
     for index, fingerprint in prints.items():
         for group in groups:
-            if _close(prints[group[0]], fingerprint):
+            if _close(prints[group[0]], fingerprint, _TOLERANCE.get(dtype, 1e-9)):
                 group.append(index)
                 break
         else:
@@ -52,10 +53,10 @@ def _fingerprint(output: Mapping[str, str]) -> tuple[float, ...] | None:
         return None
 
 
-def _close(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+def _close(a: tuple[float, ...], b: tuple[float, ...], tolerance: float) -> bool:
     if any(not math.isfinite(value) for value in (*a, *b)):
-        return [math.isnan(value) for value in a] == [math.isnan(value) for value in b]
+        return all(x == y or (math.isnan(x) and math.isnan(y)) for x, y in zip(a, b, strict=True))
     norm = math.sqrt(max(a[0], b[0]))
-    return abs(math.sqrt(a[0]) - math.sqrt(b[0])) <= TOLERANCE * norm and all(
-        abs(x - y) <= TOLERANCE * norm for x, y in zip(a[1:], b[1:], strict=True)
+    return abs(math.sqrt(a[0]) - math.sqrt(b[0])) <= tolerance * norm and all(
+        abs(x - y) <= tolerance * norm for x, y in zip(a[1:], b[1:], strict=True)
     )

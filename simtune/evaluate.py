@@ -72,6 +72,8 @@ class Evaluation:
         key: under which the simulation is stored; empty when it never ran.
         cached: the outcome came from the store.
         build_s, link_s, simulate_s: wall seconds per stage.
+        digest: content hash of the candidate's objects.
+        prepacked: whether it took an operand for re-packed; None when its builder does not tell.
     """
 
     status: Status
@@ -87,6 +89,7 @@ class Evaluation:
     link_s: float = 0.0
     simulate_s: float = 0.0
     digest: str = ""
+    prepacked: bool | None = None
 
     @property
     def ok(self) -> bool:
@@ -114,6 +117,28 @@ class _BestRuns:
 def _kind(tensors: Sequence[Tensor]) -> tuple[str, ...]:
     """Kernels with tensors of the same types and sizes; an operand may be re-packed."""
     return tuple(f"{tensor.dtype}:{tensor.elements}" for tensor in tensors)
+
+
+#: Key in the stored output of a simulation that the clock or its memory bound ended.
+_BOUNDS = "ended_by_bounds"
+
+
+def _bounds(limits: Limits) -> str:
+    return f"{limits.wall_s} s wall, {limits.cpu_s} s CPU, {limits.memory_bytes} bytes"
+
+
+def _bounded(outcome: Outcome, limits: Limits, instruction_limit: int | None) -> tuple[Outcome, int | None]:
+    """Notes what ended a run: only a run that its instructions ended is one under their limit."""
+    if outcome.status not in (Status.TIMEOUT, Status.OUT_OF_MEMORY):
+        return outcome, instruction_limit
+    if outcome.status is Status.TIMEOUT and "instructions" in outcome.error.partition("\n")[0]:
+        return outcome, instruction_limit
+    return replace(outcome, output={**outcome.output, _BOUNDS: _bounds(limits)}), None
+
+
+def _still_holds(known: Simulation, limits: Limits) -> bool:
+    """A run that the clock or memory ended may end otherwise under other bounds."""
+    return known.outcome.output.get(_BOUNDS, _bounds(limits)) == _bounds(limits)
 
 
 class Evaluator:
@@ -214,7 +239,9 @@ class Evaluator:
         return again
 
     def observe(self, counters: Sequence[Counters], tensors: Sequence[Tensor]) -> None:
-        """Tells the predictor of candidates from an earlier sitting."""
+        """Tells of right candidates from an earlier sitting."""
+        for one in counters:
+            self._best.note(tensors, one)
         if self.contextual:
             self._session(tensors).observe(counters, self.machine)
 
@@ -242,6 +269,8 @@ class Evaluator:
                         f"build it for target {dict(self.machine.target)}",
                     )
                 plan = artifact.plan(candidate.signature)
+            except OSError as error:
+                return Evaluation(Status.INFRASTRUCTURE, "link", f"cannot unpack the candidate: {error}")
             except InputFileError as error:
                 command = self._keep(candidate, candidate.path.parent.name, None)
                 return Evaluation(
@@ -249,7 +278,10 @@ class Evaluator:
                 )
             evaluation = self._run(candidate, artifact, plan, Path(folder), cancel)
             return replace(
-                evaluation, build_s=float(artifact.info.get("build_s", 0.0)), digest=artifact.digest
+                evaluation,
+                build_s=float(artifact.info.get("build_s", 0.0)),
+                digest=artifact.digest,
+                prepacked=artifact.info.get("prepacked"),
             )
 
     def _run(
@@ -263,7 +295,13 @@ class Evaluator:
         prepacked = candidate.constant or bool(artifact.info.get("prepacked"))
         expected = candidate.expected_constant if prepacked else candidate.expected
         evaluation = self._simulate(candidate, artifact, plan, expected, prepacked, folder, cancel)
-        if evaluation.status is Status.WRONG_OUTPUT and candidate.expected_constant and not prepacked:
+        untold = "prepacked" not in artifact.info
+        if (
+            evaluation.status is Status.WRONG_OUTPUT
+            and candidate.expected_constant
+            and untold
+            and not prepacked
+        ):
             # TVM's own builder does not tell whether an operand was taken for re-packed. With
             # constant inputs the order inside an operand does not matter, an error still does.
             evaluation = self._simulate(
@@ -298,7 +336,7 @@ class Evaluator:
             default=None,
         )
         known = self.store.get_simulation(conditions.key, limit)
-        if known is not None:
+        if known is not None and _still_holds(known, self.limits):
             outcome = known.outcome
             if outcome.ok:
                 self._best.note(plan.tensors, outcome.counters)
@@ -309,6 +347,8 @@ class Evaluator:
         start = time.perf_counter()
         try:
             executable = linker(artifact.isa).link(artifact.objects, plan, folder / "candidate.elf")
+        except OSError as error:  # such as a full disk
+            return Evaluation(Status.INFRASTRUCTURE, "link", f"cannot write the executable: {error}")
         except InputFileError as error:
             command = self._keep(candidate, artifact.digest, expected, constant, limit)
             return Evaluation(Status.INVALID, "link", str(error), command, link_s=time.perf_counter() - start)
@@ -331,8 +371,9 @@ class Evaluator:
         elif not cancelled:
             command = self._keep(candidate, artifact.digest, expected, constant, limit)
         outcome = replace(outcome, command=command)
-        if not cancelled:  # a cancelled job says nothing about its candidate
-            self.store.put_simulations([Simulation(conditions, outcome, limit)])
+        if outcome.ok or not cancelled:  # what a cancelled job failed of says nothing about its candidate
+            outcome, cut = _bounded(outcome, self.limits, limit)
+            self.store.put_simulations([Simulation(conditions, outcome, cut)])
         evaluation = self._value(outcome, conditions.key, cached=False)
         return replace(evaluation, link_s=linked - start, simulate_s=simulated - linked)
 

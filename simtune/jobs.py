@@ -66,6 +66,7 @@ class SimJob:
         executable: static ELF for `machine.isa`.
         arguments: its command line, without the program name.
         count: optional models to switch on, a subset of ("branch", "prefetch", "blocks").
+        region: "marker" counts between the executable's marks, "all" from its start to its end.
         scratch: folder for temporary files; the adapter makes and removes a unique one inside.
     """
 
@@ -75,6 +76,7 @@ class SimJob:
     limits: Limits = field(default_factory=Limits)
     count: tuple[str, ...] = ()
     scratch: Path | None = None
+    region: str = "marker"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ Each part is built once per content of its sources and flags: by the package's b
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -28,12 +29,32 @@ def sources() -> Path:
 
 
 def cache_dir() -> Path:
-    """Where built parts are kept: `$SIMTUNE_CACHE`, else the XDG cache folder."""
+    """Where built parts are kept: `$SIMTUNE_CACHE`, else the XDG cache folder, else a private one."""
     configured = os.environ.get("SIMTUNE_CACHE")
     if configured:
         return Path(configured)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "simtune"
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "simtune"
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except (OSError, RuntimeError):  # no home, or one that cannot be written, as in some containers
+        pass
+    return _private_folder()
+
+
+def _private_folder() -> Path:
+    """A cache below the folder for temporary files that nobody else can put programs into."""
+    folder = Path(tempfile.gettempdir()) / f"simtune-cache-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise ToolMissingError(
+            f"{folder} belongs to somebody else, so programs from it cannot be trusted",
+            "export SIMTUNE_CACHE=DIR with a folder of yours",
+        )
+    return folder
 
 
 def keep(name: str, text: str) -> Path:

@@ -36,6 +36,9 @@ ms = tvm_setup.load()
 
 from tvm.ir.utils import derived_object  # noqa: E402
 
+#: More than the largest batch.
+_KEPT = 4096
+
 #: Called once per candidate with its artifact path and evaluation.
 Listener = Callable[[str, Evaluation], None]
 
@@ -96,21 +99,27 @@ class _Batch:
             return self._verdicts[index]
 
     def _compare(self, evaluations: list[Evaluation]) -> list[Evaluation]:
-        outputs = [e.outcome.output if e.ok and e.outcome else None for e in evaluations]
-        suspects = outliers(outputs)
-        if not suspects:
-            return evaluations
-        # An operand taken for re-packed changes the answer too, but not when it is constant.
-        agreeing = next(i for i, output in enumerate(outputs) if output is not None and i not in suspects)
-        again = [replace(self.candidates[i], constant=True) for i in (agreeing, *suspects)]
-        repeated = [future.result() for future in [self._evaluator.submit(c) for c in again]]
-        for position, index in enumerate(suspects, start=1):
-            pair = [
-                repeated[0],
-                repeated[position],
-                repeated[0],
-            ]  # two against one: who differs from the majority
-            if outliers([e.outcome.output if e.ok and e.outcome else None for e in pair]):
+        """Marks as wrong what disagrees with the majority of the batch."""
+        dtype = self.candidates[0].signature[-1].dtype if self.candidates else "float32"
+
+        def disagreeing(of: list[Evaluation]) -> set[int]:
+            return outliers([e.outcome.output if e.ok and e.outcome else None for e in of], dtype)
+
+        # Candidates with re-packed operands ran on constant inputs, so they form a group of their own.
+        for packed in (True, False):
+            group = [i for i, e in enumerate(evaluations) if bool(e.prepacked) is packed]
+            suspects = {group[i] for i in disagreeing([evaluations[i] for i in group])}
+            # A builder that does not tell may have taken an operand for re-packed. That changes the
+            # answer too, but not when the operand is constant.
+            untold = sorted(i for i in suspects if evaluations[i].prepacked is None)
+            agreeing = next((i for i in group if evaluations[i].ok and i not in suspects), None)
+            if untold and agreeing is not None:
+                again = [replace(self.candidates[i], constant=True) for i in (agreeing, *untold)]
+                right, *repeated = [f.result() for f in [self._evaluator.submit(c) for c in again]]
+                for index, evaluation in zip(untold, repeated, strict=True):
+                    if evaluation.ok and not disagreeing([right, evaluation, right]):
+                        suspects.remove(index)
+            for index in suspects:
                 evaluations[index] = replace(
                     evaluations[index],
                     status=Status.WRONG_OUTPUT,
@@ -139,7 +148,7 @@ class _Future(ms.runner.PyRunnerFuture):  # type: ignore[misc, name-defined]
         except BaseException:
             self.owner.evaluator.cancel()  # Ctrl-C while waiting: nothing goes on behind the user's back
             raise
-        self.owner.evaluations[str(self.batch.candidates[self.index].path)] = evaluation
+        self.owner.remember_evaluation(str(self.batch.candidates[self.index].path), evaluation)
         if evaluation.ok and evaluation.value is not None:
             return ms.runner.RunnerResult([evaluation.value], None)
         return ms.runner.RunnerResult(None, f"{evaluation.status} in {evaluation.stage}: {evaluation.error}")
@@ -231,7 +240,7 @@ class SimulatorRunner(ms.runner.PyRunner):  # type: ignore[misc, name-defined]
                 "choose one that counts, see 'simtune doctor'",
             )
         self.listener = listener
-        #: Evaluations by artifact path, for measure callbacks.
+        #: The latest evaluations by artifact path, for measure callbacks that take them out.
         self.evaluations: dict[str, Evaluation] = {}
         #: Wall seconds in which a batch was under way.
         self.wall_s = 0.0
@@ -273,8 +282,16 @@ class SimulatorRunner(ms.runner.PyRunner):  # type: ignore[misc, name-defined]
         return futures
 
     def remember(self, counters: Sequence[Counters], args_info: Iterable[Any]) -> None:
-        """Tells a trained predictor of a kernel's candidates from an earlier sitting."""
-        self.evaluator.observe(counters, _signature(args_info))
+        """Tells of a kernel's right candidates from an earlier sitting: the limit on stragglers and
+        predictors that compare candidates look back on them."""
+        signature = _signature(args_info)
+        self.evaluator.observe(counters, signature)
+
+    def remember_evaluation(self, path: str, evaluation: Evaluation) -> None:
+        """Keeps an evaluation for callbacks; not for ever, since a drop-in user has none."""
+        self.evaluations[path] = evaluation
+        while len(self.evaluations) > _KEPT:
+            del self.evaluations[next(iter(self.evaluations))]
 
     def _add_wall(self, seconds: float) -> None:
         self.wall_s += seconds

@@ -119,3 +119,13 @@ def test_no_worker_survives_kill_9_of_its_owner() -> None:
     owner.wait()
     _gone, alive = psutil.wait_procs(descendants, timeout=3)
     assert not alive
+
+
+def test_a_killed_build_process_is_started_again(pool: BuildPool, u74: Machine, tmp_path: Path) -> None:
+    pool.build([request(tmp_path / "a.o", u74)])
+    (zygote,) = psutil.Process().children()
+    zygote.kill()
+    psutil.wait_procs([zygote], timeout=3)
+    replies = pool.build([request(tmp_path / f"{i}.o", u74) for i in range(4)])
+    # What the dying workers held is lost, and nothing else.
+    assert sum(not reply.error for reply in replies) >= 3

@@ -482,7 +482,6 @@ def test_tune_without_any_success_fails(tmp_path: Path) -> None:
     assert "simtune simulate" in shown
 
 
-@pytest.mark.xfail(strict=True, reason="SimJob cannot ask the QEMU adapter for the whole program yet")
 def test_simulate_counts_an_executable_without_marks_as_a_whole(files: Path) -> None:
     result = simulate("riscv64.elf", cwd=files)
     assert result["counters"]["instructions"] > 100

@@ -82,6 +82,63 @@ def test_fast_builder_on_every_isa_with_checked_answers(machine: str, tmp_path: 
     assert all(1e-7 < t < 1 for t in times)
 
 
+def test_tune_tasks_takes_the_same_two_arguments(tmp_path: Path) -> None:
+    target = Target(dict(load_machine("sifive-u74").target))
+    modules = {"matmul": parse(SMALL).module(), "softmax": parse("softmax:m=8,n=32").module()}
+    tasks = [
+        ms.TuneContext(
+            mod=module,
+            target=target,
+            space_generator="post-order-apply",
+            search_strategy="replay-trace",
+            task_name=name,
+            rand_state=1,
+            num_threads=1,
+        )
+        for name, module in modules.items()
+    ]
+    runner = simtune.SimulatorRunner("sifive-u74", records=":memory:", workloads=tasks)
+    builder = simtune.Builder()
+    try:
+        database = ms.tune.tune_tasks(
+            tasks=tasks,
+            task_weights=[1.0, 1.0],
+            work_dir=str(tmp_path),
+            max_trials_global=8,
+            num_trials_per_iter=4,
+            builder=builder,
+            runner=runner,
+            database=ms.database.MemoryDatabase(),
+            cost_model="random",
+        )
+    finally:
+        builder.close()
+        runner.close()
+    assert len(seconds(database)) >= 8
+    assert all(t < 1 for t in seconds(database))
+    assert all(database.query_schedule(m, target, n) is not None for n, m in modules.items())
+
+
+def test_a_timeout_holds_under_the_same_bounds_only(tmp_path: Path) -> None:
+    """One overloaded moment, or a mistyped limit, must not mark a candidate for ever."""
+    statuses = []
+    for wall in (0.001, 0.001, 60.0):
+        seen: list[Any] = []
+        tune_small(
+            "sifive-u74",
+            tmp_path / f"{len(statuses)}",
+            simtune.Builder(),
+            trials=1,
+            records=tmp_path / "records.db",
+            limits=simtune.Limits(wall_s=wall),
+            listener=lambda _path, evaluation, seen=seen: seen.append(
+                (str(evaluation.status), evaluation.cached)
+            ),
+        )
+        statuses += seen
+    assert statuses == [("timeout", False), ("timeout", True), ("ok", False)]
+
+
 def test_nothing_that_is_stored_runs_again(tmp_path: Path) -> None:
     store = tmp_path / "records.db"
     first, _ = tune_small("sifive-u74", tmp_path / "first", simtune.Builder(), records=store)

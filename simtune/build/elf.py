@@ -21,6 +21,12 @@ _ISAS = {243: "riscv64", 183: "aarch64", 62: "x86_64"}  # e_machine
 _REL, _EXEC, _DYN = 1, 2, 3  # e_type
 _PT_LOAD, _PT_INTERP = 1, 3
 _SHT_SYMTAB, _SHT_NOBITS = 2, 8
+#: The mark that begins a region of interest (simulators/harness/roi.h), as bytes of code.
+_REGION_MARK = {
+    "riscv64": bytes.fromhex("13201051"),
+    "aarch64": bytes.fromhex("3f2a03d5"),
+    "x86_64": bytes.fromhex("0f1f840001005151"),
+}
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SEGMENT = struct.Struct("<IIQQQQQQ")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
@@ -71,7 +77,7 @@ class Elf:
             )
         try:
             self._parse()
-        except struct.error:
+        except (struct.error, OverflowError):
             raise InputFileError(f"{name} is cut off or damaged", "build or copy it again") from None
 
     def _parse(self) -> None:
@@ -128,13 +134,18 @@ class Elf:
                 if section != 0:
                     names[strings[name : strings.index(b"\0", name)].decode()] = value
             return names
-        except (struct.error, ValueError, IndexError):
+        except (struct.error, ValueError, IndexError, OverflowError):
             raise InputFileError(
                 f"the symbol table of {self.name} is damaged", "build or copy it again"
             ) from None
 
     def _content(self, section: _Section) -> bytes:
         return self._data[section.offset : section.offset + section.size]
+
+    @property
+    def has_region(self) -> bool:
+        """Whether the code marks a region of interest."""
+        return _REGION_MARK[self.isa] in self._data
 
     @property
     def kernels(self) -> tuple[str, ...]:

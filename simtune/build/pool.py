@@ -151,7 +151,7 @@ class BuildPool:
         selector.close()
         return [reply for reply in replies if reply is not None]
 
-    def _fork(self) -> _Worker:
+    def _fork(self, again: bool = False) -> _Worker:
         control = self._control or self._start()
         ours, theirs = socket.socketpair()
         log = os.memfd_create("simtune-build-log")
@@ -159,10 +159,17 @@ class BuildPool:
         try:
             socket.send_fds(control, [b"f"], [theirs.fileno(), log])
             pid = int.from_bytes(control.recv(4), "little")
+        except OSError:
+            pid = 0
         finally:
             theirs.close()
         if pid == 0:
             os.close(log)
+            ours.close()
+            # Somebody killed it, such as the system when memory ran out. Its workers die with it.
+            self._end_zygote()
+            if not again:
+                return self._fork(again=True)
             raise SimtuneError("the build process ended unexpectedly", "run 'simtune doctor'")
         worker = _Worker(ours, pid, log)
         self._workers.append(worker)
@@ -197,6 +204,9 @@ class BuildPool:
     def _stop(self) -> None:
         for worker in list(self._workers):
             self._discard(worker)
+        self._end_zygote()
+
+    def _end_zygote(self) -> None:
         if self._control is not None:
             self._control.close()
             self._control = None

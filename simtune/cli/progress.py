@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from simtune.cli.output import seconds
+from simtune.records.model import Run, Trial
+from simtune.tuning.model import Observer
 
 #: After Ctrl-C the search may be deep inside TVM; after this many seconds we leave anyway.
 DRAIN_S = 1.5
@@ -26,8 +28,6 @@ DRAIN_S = 1.5
 @contextmanager
 def make_observer(workload: str, machine: str, quiet: bool) -> Iterator[Any]:
     """Gives an observer for `simtune.tune`; on Ctrl-C everything ends within two seconds."""
-    from simtune.tuning.tune import Observer
-
     with leave_soon_after_interrupt():
         if quiet:
             yield Observer()
@@ -37,63 +37,63 @@ def make_observer(workload: str, machine: str, quiet: bool) -> Iterator[Any]:
             yield _lines(workload, machine)
 
 
-def _base() -> type[Any]:
-    from simtune.tuning.tune import Observer
+class _Totals(Observer):
+    """Keeps the numbers that every display shows."""
 
-    class Totals(Observer):
-        """Keeps the numbers that every display shows."""
+    def __init__(self, name: str) -> None:
+        self.name, self.total, self.done = name, 0, 0
+        self.best: float | None = None
+        self.reference: float | None = None
+        self.latency = True
+        self.failures: Counter[str] = Counter()
+        self.simulated = 0
 
-        def __init__(self, name: str) -> None:
-            self.name, self.total, self.done = name, 0, 0
-            self.best: float | None = None
-            self.reference: float | None = None
-            self.latency = True
-            self.failures: Counter[str] = Counter()
-            self.simulated = 0
+    def on_start(self, run: Run, stored: Sequence[Trial], trials: int) -> None:
+        self.total = trials
+        self.latency = run.config.get("objective", "latency") == "latency"
+        for trial in stored:
+            self._count(trial)
 
-        def on_start(self, run: Any, stored: int, trials: int) -> None:
-            self.total, self.done = trials, stored
-            self.latency = run.config.get("objective", "latency") == "latency"
+    def on_candidate(self, evaluation: Any) -> None:
+        self.simulated += not evaluation.cached
+        if evaluation.value is not None and (self.best is None or evaluation.value < self.best):
+            self.best = evaluation.value
 
-        def on_candidate(self, evaluation: Any) -> None:
-            self.simulated += not evaluation.cached
-            if evaluation.value is not None and (self.best is None or evaluation.value < self.best):
-                self.best = evaluation.value
+    def on_trial(self, trial: Trial) -> None:
+        self._count(trial)
 
-        def on_trial(self, trial: Any) -> None:
-            if trial.is_reference:
-                self.reference, self.best = trial.value, None
-                return
-            self.done += 1
-            if not trial.ok:
-                self.failures[str(trial.status)] += 1
-            elif trial.value is not None and (self.best is None or trial.value < self.best):
-                self.best = trial.value
+    def _count(self, trial: Trial) -> None:
+        if trial.is_reference:
+            self.reference, self.best = trial.value, None
+            return
+        self.done += 1
+        if not trial.ok:
+            self.failures[str(trial.status)] += 1
+        elif trial.value is not None and (self.best is None or trial.value < self.best):
+            self.best = trial.value
 
-        def text(self) -> str:
-            def form(value: float) -> str:
-                return seconds(value) if self.latency else f"{value:,.6g}"
+    def text(self) -> str:
+        def form(value: float) -> str:
+            return seconds(value) if self.latency else f"{value:,.6g}"
 
-            parts = []
-            if self.best is not None:
-                parts.append(f"best {form(self.best)}")
-            if self.reference is not None:
-                parts.append(f"default {form(self.reference)}")
-            if self.best and self.reference:
-                parts.append(f"{self.reference / self.best:.2f}x")
-            parts += [f"{number} {status}" for status, number in self.failures.items()]
-            return ", ".join(parts)
-
-    return Totals
+        parts = []
+        if self.best is not None:
+            parts.append(f"best {form(self.best)}")
+        if self.reference is not None:
+            parts.append(f"default {form(self.reference)}")
+        if self.best and self.reference:
+            parts.append(f"{self.reference / self.best:.2f}x")
+        parts += [f"{number} {status}" for status, number in self.failures.items()]
+        return ", ".join(parts)
 
 
 def _live(workload: str, machine: str) -> Iterator[Any]:
-    class Live(_base()):  # type: ignore[misc]
-        def on_start(self, run: Any, stored: int, trials: int) -> None:
+    class Live(_Totals):
+        def on_start(self, run: Run, stored: Sequence[Trial], trials: int) -> None:
             super().on_start(run, stored, trials)
-            progress.update(task, total=trials, completed=stored)
+            progress.update(task, total=trials, completed=self.done, best=self.text())
             if stored:
-                progress.console.print(f"run {run.id} taken up: {stored} of {trials} trials are stored")
+                progress.console.print(f"run {run.id} taken up: {self.done} of {trials} trials are stored")
 
         def on_stage(self, text: str) -> None:
             progress.update(task, stage=text)
@@ -121,17 +121,19 @@ def _live(workload: str, machine: str) -> Iterator[Any]:
 
 
 def _lines(workload: str, machine: str) -> Any:
-    class Lines(_base()):  # type: ignore[misc]
+    class Lines(_Totals):
         start = time.monotonic()
         last = 0.0
 
         def say(self, text: str) -> None:
             click.echo(f"[{time.monotonic() - self.start:6.1f} s] {text}", err=True)
 
-        def on_start(self, run: Any, stored: int, trials: int) -> None:
+        def on_start(self, run: Run, stored: Sequence[Trial], trials: int) -> None:
             super().on_start(run, stored, trials)
             verb = (
-                f"taken up, {stored} of {trials} trials are stored" if stored else f"starts, {trials} trials"
+                f"taken up, {self.done} of {trials} trials are stored"
+                if stored
+                else f"starts, {trials} trials"
             )
             self.say(f"{workload} for {machine}: run {run.id} {verb}")
 

@@ -195,7 +195,16 @@ def _run_executable(
     capability = adapter.probe(machine)
     if not capability.available:
         raise ConfigurationError(f"simulator {simulator}: {capability.reason}", capability.fix)
-    return adapter.run(SimJob(file.resolve(), machine, arguments, limits, models))
+    return adapter.run(
+        SimJob(
+            file.resolve(),
+            machine,
+            arguments,
+            limits,
+            models,
+            region="marker" if elf.has_region else "all",
+        )
+    )
 
 
 def _run_object(

@@ -12,6 +12,7 @@ import click
 
 from simtune.cli.output import emit_json, json_option, seconds
 from simtune.errors import SimtuneError
+from simtune.machines.model import Machine
 
 
 @click.command()
@@ -181,7 +182,7 @@ def command(
             observer=observer,
         )
     folder = work_dir or Path("simtune-runs") / result.run
-    page = _report(store_path, result.run, folder) if report else None
+    page = _report(store_path, result.run, folder, loaded) if report else None
     if as_json:
         emit_json(
             {
@@ -191,6 +192,8 @@ def command(
                 "trials": result.trials,
                 "failures": result.failures,
                 "resumed": result.resumed,
+                "objective": objective,
+                "unit": "s" if objective == "latency" else None,
                 "gain": result.gain,
                 "best": _brief(result.best),
                 "reference": _brief(result.reference),
@@ -227,7 +230,10 @@ def _print(result: Any, objective: str, store_path: Path, page: Path | None) -> 
     if result.best is None:
         click.echo(f"no candidate succeeded; see 'simtune records show {result.run} --records {store_path}'")
     else:
-        gain = f", {result.gain:.2f} times better" if result.gain else ""
+        gain = ""
+        if result.gain:
+            better = result.gain >= 1
+            gain = f", {result.gain:.2f} times better" if better else f", {1 / result.gain:.2f} times worse"
         click.echo(f"best schedule           {text(result.best)}{gain} (trial {result.best.index})")
     resumed = f", {result.resumed} of them from before" if result.resumed else ""
     click.echo(f"{result.trials} trials{resumed}, {result.failures} failed; run {result.run} in {store_path}")
@@ -235,14 +241,14 @@ def _print(result: Any, objective: str, store_path: Path, page: Path | None) -> 
         click.echo(f"report: {page}")
 
 
-def _report(store_path: Path, run: str, folder: Path) -> Path | None:
+def _report(store_path: Path, run: str, folder: Path, machine: Machine) -> Path | None:
     """The report is a by-product: a failure must not hide the result of the tuning."""
     from simtune.records.store import RecordStore
     from simtune.report import write_report
 
     try:
         with RecordStore(store_path) as store:
-            return write_report(store, run, folder / "report.html")
+            return write_report(store, run, folder / "report.html", machine=machine)
     except (SimtuneError, OSError) as error:
         click.echo(f"no report written: {error}", err=True)
         return None

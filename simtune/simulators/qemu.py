@@ -65,9 +65,12 @@ def _program_facts(program: str, mtime_ns: int) -> tuple[str, bool]:
     return version[1] if version else "", bool(re.search(r"^-plugin\b", usage.stdout, re.MULTILINE))
 
 
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
 def _api_of(version: str) -> int:
-    numbers = tuple(int(part) for part in version.split("."))
-    return 4 if numbers >= (9, 2) else 1
+    return 4 if _numbers(version) >= (9, 2) else 1
 
 
 class QemuSimulator:
@@ -116,7 +119,9 @@ class QemuSimulator:
             if reason:
                 return Outcome(Status.INFRASTRUCTURE, error=reason)
             plugin = self.plugin_for(version)
-            config = functools.partial(configuration, job.machine, job.count, job.limits.instructions)
+            config = functools.partial(
+                configuration, job.machine, job.count, job.limits.instructions, roi=job.region
+            )
             if job.scratch is not None:
                 job.scratch.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix="qemu-", dir=job.scratch) as folder:
@@ -172,6 +177,13 @@ class QemuSimulator:
             return program, "", f"{program} cannot be used: {error.strerror}"
         if not version:
             return program, "", f"{program} does not run, or is not QEMU"
+        if (9, 0) <= _numbers(version) < (9, 2):
+            # They took away the first interface, and the one of 9.2 is not there yet.
+            return (
+                program,
+                version,
+                f"{program} (version {version}) has a plugin interface between two others",
+            )
         if not plugins:
             return program, version, f"{program} (version {version}) was built without plugin support"
         return program, version, ""

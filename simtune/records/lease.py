@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One process at a time works on a run. The kernel holds the lease, so it ends with its process."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+
+from simtune.errors import ConfigurationError
+from simtune.records.database import MEMORY
+
+
+@contextlib.contextmanager
+def lease(store_path: str, run: str) -> Iterator[None]:
+    """Holds a run of a store, so that two processes do not write the same trials.
+
+    Raises:
+        ConfigurationError: another process holds it.
+    """
+    if store_path == MEMORY:
+        yield
+        return
+    path = Path(f"{store_path}.{run}.lock")
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(
+                f"run {run} of {store_path} is under way in another process",
+                "wait for it, or start another run with --fresh or another --seed",
+            ) from None
+        try:
+            yield
+        finally:
+            # While it is still held: a process that waits for nothing cannot be robbed of it.
+            path.unlink(missing_ok=True)
