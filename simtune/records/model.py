@@ -250,7 +250,7 @@ class Measurement:
 
     Attributes:
         target: where it ran, such as ``host`` or ``ssh:board``.
-        seconds: one time per repeat.
+        seconds: one time per process, see `simtune.measure`.
         spread: (largest - smallest) / median.
         conditions: pinning, repeats, temperature, versions.
     """
