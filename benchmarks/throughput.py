@@ -57,15 +57,15 @@ def schedules(workload: str, machine: Machine, samples: int, seed: int) -> Itera
     if not samples:
         return
     ms, target = load(), Target(dict(machine.target))
-    context = ms.TuneContext(
-        mod=module,
-        target=target,
-        space_generator="post-order-apply",
-        search_strategy="replay-trace",
-        rand_state=seed + 1,
-        num_threads=1,
-    )
     with target:
+        context = ms.TuneContext(
+            mod=module,
+            target=target,
+            space_generator="post-order-apply",
+            search_strategy="replay-trace",
+            rand_state=seed + 1,
+            num_threads=1,
+        )
         context.pre_tuning(
             max_trials=4 * samples,
             num_trials_per_iter=4 * samples,

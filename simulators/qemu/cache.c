@@ -16,14 +16,20 @@ bool cache_init(struct cache *c, unsigned sets, unsigned ways, unsigned line, st
     if (!(sets & (sets - 1)))
         c->set_mask = sets - 1;
 #if defined __x86_64__
-    c->vectors = __builtin_cpu_supports("avx2") && ways % 4 == 0 && ways <= 32;
+    if (__builtin_cpu_supports("avx512f") && ways % 8 == 0 && ways <= 32)
+        c->vector = 8;
+    else if (__builtin_cpu_supports("avx2") && ways % 4 == 0 && ways <= 32)
+        c->vector = 4;
 #endif
     /* The fast path looks at the second way even when there is none, vectors at one before. */
-    c->tags = calloc((size_t)sets * ways + 2, sizeof *c->tags);
+    enum { ALIGNMENT = 64, BEFORE = ALIGNMENT / sizeof *c->tags };
+    size_t bytes = ((size_t)sets * ways + 2 * BEFORE) * sizeof *c->tags / ALIGNMENT * ALIGNMENT;
+    c->tags = aligned_alloc(ALIGNMENT, bytes);
     c->asleep = calloc((size_t)sets * ways, sizeof *c->asleep);
     if (!c->tags || !c->asleep)
         return false;
-    c->tags++;
+    memset(c->tags, 0, bytes);
+    c->tags += BEFORE;
     return true;
 }
 
@@ -35,6 +41,7 @@ void cache_enable(struct cache *c, bool enabled)
     uint64_t *other = c->asleep;
     size_t bytes = (size_t)c->sets * c->ways * sizeof *c->tags;
     c->enabled = enabled;
+    c->changes++;
     if (enabled) {
         memcpy(c->tags, other, bytes);
     } else {
@@ -76,13 +83,51 @@ static __attribute__((target("avx2"))) bool promote_avx2(struct cache *c, uint64
     *victim = tag;
     return found;
 }
+
+/* The same for sets of whole vectors of eight, from the front: a tag falls out of each at its end. */
+static inline __attribute__((always_inline, target("avx512f"))) bool
+promote_eights(uint64_t *tags, unsigned ways, uint64_t want, bool dirty, uint64_t *victim)
+{
+    const __m512i wanted = _mm512_set1_epi64((long long)(want | 1)), one = _mm512_set1_epi64(1);
+    const __m512i one_back = _mm512_setr_epi64(0, 0, 1, 2, 3, 4, 5, 6);
+    unsigned found = 0, way = 0;
+    for (; way < ways; way += 8) {
+        __m512i eight = _mm512_or_si512(_mm512_loadu_si512(tags + way), one);
+        found |= (unsigned)_mm512_cmpeq_epi64_mask(eight, wanted) << way;
+    }
+    unsigned at = found ? (unsigned)__builtin_ctz(found) : ways - 1;
+    uint64_t tag = tags[at], carried = (found ? tag : want) | dirty;
+    for (way = 0; way <= at; way += 8) {
+        __m512i old = _mm512_loadu_si512(tags + way);
+        uint64_t last = tags[way + 7];
+        __mmask8 moves = (__mmask8)((2u << (at - way < 8 ? at - way : 7)) - 1);
+        __m512i moved = _mm512_mask_permutexvar_epi64(old, moves, one_back, old);
+        _mm512_storeu_si512(tags + way, _mm512_mask_set1_epi64(moved, 1, (long long)carried));
+        carried = last;
+    }
+    *victim = tag;
+    return found;
+}
+
+static __attribute__((target("avx512f"))) bool promote_avx512(struct cache *c, uint64_t line, bool dirty,
+                                                              uint64_t *victim)
+{
+    uint64_t *tags = cache_set(c, line), want = (line + 1) << 1;
+    if (c->ways == 8) /* without loops */
+        return promote_eights(tags, 8, want, dirty, victim);
+    if (c->ways == 16)
+        return promote_eights(tags, 16, want, dirty, victim);
+    return promote_eights(tags, c->ways, want, dirty, victim);
+}
 #endif
 
 /* Moves the line to the front of its set. Returns true for a hit, otherwise the victim. */
 static bool promote(struct cache *c, uint64_t line, bool dirty, uint64_t *victim)
 {
 #if defined __x86_64__
-    if (c->vectors)
+    if (c->vector == 8)
+        return promote_avx512(c, line, dirty, victim);
+    if (c->vector == 4)
         return promote_avx2(c, line, dirty, victim);
 #endif
     uint64_t *tags = cache_set(c, line), want = (line + 1) << 1, carried = tags[0];
@@ -121,11 +166,21 @@ static void fetch(struct cache *c, uint64_t line, uint64_t victim)
     evict(c, victim);
 }
 
+/* Promotes a line that is likely to be the most recent one, unless its set is much used. */
+static bool look_up(struct cache *c, uint64_t line, bool dirty, uint64_t *victim)
+{
+    uint64_t *first = cache_set(c, line);
+    if ((*first & ~1ull) != (line + 1) << 1)
+        return promote(c, line, dirty, victim);
+    *first |= dirty;
+    return true;
+}
+
 void cache_fill(struct cache *c, uint64_t address)
 {
     uint64_t victim = 0, line = address >> c->line_bits;
     c->reads++;
-    if (promote(c, line, false, &victim))
+    if (look_up(c, line, false, &victim))
         return;
     c->read_misses++;
     fetch(c, line, victim);
@@ -135,7 +190,7 @@ void cache_write_back(struct cache *c, uint64_t address)
 {
     uint64_t victim = 0;
     c->writes++;
-    if (promote(c, address >> c->line_bits, true, &victim))
+    if (look_up(c, address >> c->line_bits, true, &victim))
         return;
     c->write_misses++;
     evict(c, victim);
@@ -144,6 +199,7 @@ void cache_write_back(struct cache *c, uint64_t address)
 __attribute__((noinline)) void cache_slow(struct cache *c, uint64_t line, bool store, bool dirty)
 {
     uint64_t victim = 0;
+    c->changes++;
     if (!c->enabled || promote(c, line, dirty, &victim))
         return;
     if (store)
@@ -162,6 +218,7 @@ bool cache_prefetch(struct cache *c, uint64_t line)
     for (unsigned way = 0; way < c->ways; way++)
         if ((tags[way] & ~1ull) == want)
             return false;
+    c->changes++;
     promote(c, line, false, &victim);
     fetch(c, line, victim);
     return true;

@@ -18,10 +18,11 @@ struct cache {
     uint64_t *tags;
     uint64_t set_mask; /* sets - 1; 0 also when the number of sets is no power of two */
     unsigned sets, ways, line_bits;
-    bool vectors;       /* sets can be searched four ways at a time */
+    uint8_t vector;     /* how many ways of a set are searched at a time, 0 = one */
     bool enabled;       /* while false, every access misses the fast path and changes nothing */
     struct cache *next; /* towards memory, or NULL */
     uint64_t *asleep;   /* the tags while the cache is disabled */
+    uint64_t changes;   /* so far, of the order of lines in any set, or of `enabled` */
     uint64_t reads, writes; /* of levels behind the first: accesses from the level above */
     uint64_t read_misses, write_misses, writebacks;
 };
@@ -51,6 +52,20 @@ static inline uint64_t *cache_set(const struct cache *c, uint64_t line)
     return c->tags + set * c->ways;
 }
 
+/* One access to a line that is not the most recent one of its set; see below. */
+static inline __attribute__((always_inline)) void cache_not_first(struct cache *c, uint64_t *tags,
+                                                                  uint64_t line, bool store, bool dirty)
+{
+    uint64_t second = tags[1];
+    if ((second & ~1ull) == (line + 1) << 1) {
+        tags[1] = tags[0];
+        tags[0] = second | dirty;
+        c->changes++;
+    } else {
+        cache_slow(c, line, store, dirty);
+    }
+}
+
 /*
  * One access to one line, counting misses only: the number of accesses is known elsewhere. The
  * two most recent lines of a set are tested here, which leaves few calls. Where the second tag
@@ -69,13 +84,7 @@ static inline __attribute__((always_inline)) bool cache_touch(struct cache *c, u
             tags[0] = want | 1;
         return false;
     }
-    uint64_t second = tags[1];
-    if ((second & ~1ull) == want) {
-        tags[0] = second | dirty;
-        tags[1] = first;
-        return true;
-    }
-    cache_slow(c, line, store, dirty);
+    cache_not_first(c, tags, line, store, dirty);
     return true;
 }
 

@@ -35,7 +35,7 @@ static bool read_level(unsigned level, const char *values)
     unsigned sets, ways, line;
     if (sscanf(values, "%u %u %u", &sets, &ways, &line) != 3)
         return false;
-    if (line > 256) /* MAX_LINE of access.c */
+    if (line > 256) /* MAX_LINE of window.h */
         return false;
     config.has_level[level] = true;
     return cache_init(&levels[level], sets, ways, line, NULL);

@@ -65,7 +65,7 @@ extern struct totals totals;
 extern struct cache levels[N_LEVELS];
 extern bool counting; /* inside the region of interest */
 
-/* access.c: instruments the accesses of one translation block. */
+/* access.c, window.c, plan.c: the accesses of one translation block. */
 void access_begin_block(void);
 void access_insn(struct qemu_plugin_insn *, const struct insn *, struct block *);
 void access_barrier(void); /* the accesses so far are done before what follows */
