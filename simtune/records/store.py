@@ -154,10 +154,11 @@ class RecordStore(Session):
         return [self.decode(tables.RUN, rows.run_from, row) for row in found]
 
     def summaries(self) -> list[RunSummary]:
-        """All runs with their totals, oldest first."""
+        """All runs with their totals, oldest first; the reference is no trial of the search."""
         found = self.query(
-            f"SELECT {tables.RUN.select}, coalesce(workload.name, run.workload), count(trial.idx),"
-            " count(CASE WHEN trial.status <> 'ok' THEN 1 END),"
+            f"SELECT {tables.RUN.select}, coalesce(workload.name, run.workload),"
+            " count(CASE WHEN NOT trial.is_reference THEN 1 END),"
+            " count(CASE WHEN trial.status <> 'ok' AND NOT trial.is_reference THEN 1 END),"
             " min(CASE WHEN trial.status = 'ok' AND NOT trial.is_reference THEN trial.value END),"
             " min(CASE WHEN trial.status = 'ok' AND trial.is_reference THEN trial.value END)"
             " FROM run LEFT JOIN workload ON workload.id = run.workload"
