@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -61,6 +63,27 @@ def test_the_child_is_pinned(small: Program) -> None:
     absent = HostTarget().measure(small, replace(QUICK, core=1000))
     assert absent.status is Status.INVALID
     assert "core" in absent.error
+
+
+def test_sharing_a_core_does_not_change_the_label(small: Program) -> None:
+    """The label is CPU time; that the process had to wait is noted."""
+    core = max(os.sched_getaffinity(0))
+    settings = replace(QUICK, core=core, repeat=3, min_repeat_s=0.02)
+    alone = HostTarget().measure(small, settings).median
+    loop = f"import os\nos.sched_setaffinity(0, {{{core}}})\nwhile True: pass"
+    rivals = [subprocess.Popen([sys.executable, "-c", loop]) for _ in range(2)]
+    try:
+        time.sleep(0.3)
+        shared = HostTarget().measure(small, settings)
+    finally:
+        for rival in rivals:
+            rival.kill()
+            rival.wait()
+    assert shared.conditions["waited"] > 0.2
+    assert any("waited for its core" in note for note in shared.notes)
+    assert alone is not None
+    assert shared.median is not None
+    assert shared.median < 1.8 * alone  # in wall time it is near three times as long
 
 
 def test_a_wrong_answer_is_never_a_label(small: Program) -> None:

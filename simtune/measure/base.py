@@ -25,7 +25,8 @@ class Settings:
             over them, because layout moves fast candidates by 10 to 60 %.
         max_processes: a candidate whose processes disagree gets more, up to so many.
         max_spread: they agree when the middle half of their times lies within this share of the median.
-        repeat: timings per process; the smallest is the process's time, since disturbance only adds.
+        repeat: timings per process, of CPU time where the place can tell it from wall time; the smallest
+            is the process's time, since disturbance only adds.
         min_repeat_s: duration of one timing; the number of calls in it follows from that.
         warmup_s: calls before the first timing last at least so long (and are at least one).
         process_s: a slow candidate gets fewer repeats, at least two, to stay near this duration.

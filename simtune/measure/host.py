@@ -8,6 +8,7 @@ import tempfile
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from simtune.build.link import linker
 from simtune.errors import InputFileError, SimtuneError
@@ -109,7 +110,14 @@ def read_sample(status: Status, reason: str, stdout: bytes, stderr: bytes, draw:
         return Sample(status, error=error_text(reason, stderr))
     output = harness_output(stdout)
     try:
-        times = tuple(float(output[f"seconds.{number}"]) for number in range(draw.repeat))
+        wall, times = (
+            tuple(float(output[f"{clock}.{number}"]) for number in range(draw.repeat))
+            for clock in ("seconds", "cpu_seconds")
+        )
     except (KeyError, ValueError):
         return Sample(Status.CRASHED, error="the harness reported no times")
-    return Sample(Status.OK, times, facts={"core": int(output["core"])} if "core" in output else {})
+    # CPU time: on a busy computer a process waits for its core, and that is not the kernel's time.
+    facts: dict[str, Any] = {"waited": round(max(0.0, 1 - sum(times) / max(sum(wall), 1e-12)), 3)}
+    if "core" in output:
+        facts["core"] = int(output["core"])
+    return Sample(Status.OK, times, facts=facts)

@@ -34,6 +34,9 @@ class Sample:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+#: A process that waited for its core for more than this share of its time gets a note.
+_WAITED = 0.05
+
 #: No kernel is shorter; what a coarse clock tells of a single call may be.
 _SHORTEST = 1e-7
 
@@ -66,6 +69,7 @@ def measure(sample: Callable[[Draw], Sample], settings: Settings) -> Timing:
     warmup = max(1, math.ceil(settings.warmup_s / call))
     seconds: list[float] = []
     facts: Mapping[str, Any] = {}
+    waited = 0.0
     while len(seconds) < settings.processes or (
         len(seconds) < settings.max_processes and not agree(seconds, settings.max_spread)
     ):
@@ -77,11 +81,15 @@ def measure(sample: Callable[[Draw], Sample], settings: Settings) -> Timing:
         if not 0 < seconds[-1] < math.inf:
             return failed(Sample(Status.INFRASTRUCTURE, error=f"impossible times {done.times}"))
         facts = done.facts
-    notes = (
-        () if agree(seconds, settings.max_spread) else (f"unsteady: {len(seconds)} processes did not agree",)
-    )
-    conditions = {**settings.as_dict(), **facts, "number": number, "repeat": repeat, "warmup": warmup}
-    return Timing(Status.OK, tuple(seconds), conditions, notes, wall_s=time.perf_counter() - start)
+        waited = max(waited, float(facts.get("waited", 0.0)))
+    notes = []
+    if not agree(seconds, settings.max_spread):
+        notes.append(f"unsteady: {len(seconds)} processes did not agree")
+    if waited > _WAITED:
+        notes.append(f"busy: a process waited for its core {waited:.0%} of the time")
+    done_as = {"number": number, "repeat": repeat, "warmup": warmup, "waited": waited}
+    conditions = {**settings.as_dict(), **facts, **done_as}
+    return Timing(Status.OK, tuple(seconds), conditions, tuple(notes), wall_s=time.perf_counter() - start)
 
 
 def agree(seconds: Sequence[float], max_spread: float) -> bool:
