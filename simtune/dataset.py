@@ -89,8 +89,8 @@ def load_dataset(
 ) -> Dataset:
     """Reads every measured candidate that was simulated for one of `machines`.
 
-    Runs of the same workload and machine make one group, and a candidate in several of them counts
-    once. Left out, and counted in `Dataset.skipped`: failed and unmeasured candidates, times that
+    Runs of the same workload and machine make one group, and a candidate in several of them, or
+    simulated by several versions of a simulator, counts once. Left out, and counted in `Dataset.skipped`: failed and unmeasured candidates, times that
     are no positive numbers, simulations for another version of the machine file.
 
     Args:
@@ -163,7 +163,8 @@ def _group(
     measured: Mapping[str, list[Measurement]],
     skipped: Counter[str],
 ) -> Group:
-    rows: dict[str, tuple[bool, str, Counters, NDArray[np.float64]]] = {}
+    rows: dict[str, tuple[bool, str, Counters, NDArray[np.float64]]] = {}  # by candidate
+    owners: dict[str, str] = {}  # simulation to candidate: traces may differ and yet give the same code
     for _, run in runs:
         for trial in store.trials(run.id):
             simulation = store.simulation(trial.simulation) if trial.ok and trial.simulation else None
@@ -171,7 +172,7 @@ def _group(
                 skipped["candidate that failed"] += 1
             elif simulation.key not in measured:
                 skipped["candidate that was not measured"] += 1
-            elif simulation.key not in rows or trial.is_reference:
+            elif owners.setdefault(simulation.key, trial.candidate) == trial.candidate:
                 label = _label(measured[simulation.key])
                 counters = simulation.outcome.counters
                 if not math.isfinite(label[0]):
@@ -179,8 +180,9 @@ def _group(
                 elif not any(counters.get(n, 0) > 0 for n in ("instructions", "issue_cycles", PIPELINE)):
                     skipped["candidate without counters to predict from"] += 1
                 else:
+                    # The latest run wins: it has the newest simulator, and counts each once.
                     row = (trial.is_reference, f"{run.id}:{trial.index}", counters, label)
-                    rows[simulation.key] = row
+                    rows[trial.candidate] = row
     ordered = sorted(rows.values(), key=lambda row: not row[0])  # stable: the reference comes first
     labels = np.array([row[3] for row in ordered]).reshape(-1, 3)
     return Group(

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from learning_helpers import U74, planted_counters, planted_group, planted_groups, planted_seconds
 
-from simtune.counters import Counters
+from simtune.counters import SCHEMA, Counters, CounterSpec
 from simtune.crossvalidate import BASELINES, default_models, evaluate, out_of_fold
 from simtune.dataset import Dataset, Group, leave_workload_out, within_workloads
 from simtune.errors import ConfigurationError
 from simtune.explanation import analytical_causes, learned_causes
-from simtune.features import FEATURES, Features
+from simtune.features import FEATURES, PIPELINE, Features
 from simtune.machines.load import load_machine
 from simtune.metrics import order_agreement
 from simtune.predictors.base import ContextualPredictor, Predictor
@@ -140,6 +140,37 @@ def test_ceiling_and_baselines(groups: list[Group]) -> None:
         is None
     )
     assert "pipeline" not in default_models(dataset(groups))
+
+
+def with_pipeline(group: Group, share: float = 1.0) -> Group:
+    """The same group, a share of whose candidates have exact cycles from a pipeline model."""
+    last = round(share * len(group))
+    rows = [
+        Counters({**row, PIPELINE: time * U74.clock_hz}) if i < last else row
+        for i, (row, time) in enumerate(zip(group.counters, group.seconds, strict=True))
+    ]
+    return replace(group, counters=tuple(rows))
+
+
+def test_pipeline_cycles_become_the_base_when_all_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SCHEMA, PIPELINE, CounterSpec("cycles", "of the scoreboard"))  # type: ignore[call-overload]
+    whole = [with_pipeline(group) for group in planted_groups(3)]
+    result = evaluate(dataset(whole), ["pipeline", "ridge-res"], resamples=0)
+    assert result.summaries["pipeline"].mean["tau_b"].value == pytest.approx(1)
+    assert result.summaries["ridge-res"].mean["tau_b"].value > 0.99
+    assert "pipeline" in default_models(dataset(whole))
+    predictor = train(whole, "ridge-res")
+    assert predictor.card.pipeline
+    assert predictor.card.scale == pytest.approx(1)
+    with pytest.raises(ConfigurationError, match="pipeline_cycles, which were not counted"):
+        predictor.seconds(planted_group(0).counters, U74)
+    some = [*whole[:2], with_pipeline(planted_group(2), 0.5)]
+    mixed = train(some, "ridge-res")
+    assert not mixed.card.pipeline
+    # A predictor without the scoreboard ignores it where it was counted.
+    np.testing.assert_allclose(
+        mixed.seconds(whole[0].counters, U74), mixed.seconds(planted_group(0).counters, U74)
+    )
 
 
 # Odd data -------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,22 @@ def test_runs_of_a_workload_pool_and_candidates_count_once() -> None:
     # The measurement row of the run, and one more of two repeats: median of all repeats.
     assert group.seconds[0] == pytest.approx(planted_seconds(rows[0]))
     assert group.halves[0][1] > 0
+
+
+def test_a_candidate_of_two_simulator_versions_counts_once() -> None:
+    """Twins would be in training and test of a split within workloads."""
+    with RecordStore(":memory:") as store:
+        rows = planted_counters(6, 0)
+        add_run(store, 0, rows)
+        run = add_run(store, 0, rows)
+        for trial in list(store.trials(run.id)):
+            conditions = Conditions(f"0-{trial.index}", "made up", "2", U74.digest())
+            key = store.put_simulation(conditions, Outcome(Status.OK, counters=rows[trial.index]))
+            store.put_trial(replace(trial, simulation=key))
+            store.put_measurement(Measurement(key, "host", [2.0], 2.0, 0.0))
+        (group,) = load_dataset(store, [U74]).groups
+    assert group.seconds.tolist() == [2.0] * 6
+    assert all(trial.startswith(run.id) for trial in group.trials)
 
 
 def test_what_cannot_be_used_is_left_out_and_counted() -> None:
