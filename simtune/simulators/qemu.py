@@ -34,6 +34,7 @@ _CFLAGS = (
 )
 
 
+@functools.cache  # every job asks for it; the sources do not change under a process
 def build_plugin(api: int, out: Path | None = None) -> Path:
     """The compiled plugin for one version of QEMU's plugin interface, built at first use.
 
