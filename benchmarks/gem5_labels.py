@@ -4,7 +4,7 @@
 Rebuilds every candidate from its trace, simulates it in QEMU, and evaluates predictors on the labels:
 untrained, trained with a workload left out, and trained on the one core to predict the other.
 
-    python benchmarks/gem5_labels.py                      # everything, about 3 minutes on 2 cores
+    python benchmarks/gem5_labels.py                      # everything, a few minutes on 2 idle cores
     python benchmarks/gem5_labels.py --records gem5.db    # keeps the simulations; none runs twice
 
 The labels (`benchmarks/data/gem5`) are simulated times of gem5 24.0, not measurements of hardware.
@@ -84,7 +84,7 @@ def simulate(store: RecordStore, folder: Path, machine: Machine, count: tuple[st
 def show(name: str, result: Evaluation) -> dict[str, Any]:
     """Prints mean [interval] / worst per model, and per workload for the best one."""
     print(f"\n{name}: leave one workload out; mean [95 % interval] / worst")
-    print(f"{'model':17}" + "".join(f"{metric:>30}" for metric in SHOWN))
+    print(f"{'model':17}" + "".join(f"{metric:>34}" for metric in SHOWN))
     for model, summary in result.summaries.items():
         cells = []
         for metric in SHOWN:
@@ -92,7 +92,7 @@ def show(name: str, result: Evaluation) -> dict[str, Any]:
             cells.append(
                 f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}] / {summary.worst[metric]:.3f}"
             )
-        print(f"{model:17}" + "".join(f"{cell:>30}" for cell in cells))
+        print(f"{model:17}" + "".join(f"{cell:>34}" for cell in cells))
     for model in result.unavailable:
         print(f"{model} left out: {result.unavailable[model]}")
     return {

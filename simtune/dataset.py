@@ -90,8 +90,9 @@ def load_dataset(
     """Reads every measured candidate that was simulated for one of `machines`.
 
     Runs of the same workload and machine make one group, and a candidate in several of them, or
-    simulated by several versions of a simulator, counts once. Left out, and counted in `Dataset.skipped`: failed and unmeasured candidates, times that
-    are no positive numbers, simulations for another version of the machine file.
+    simulated by several versions of a simulator, counts once. Left out, and counted in
+    `Dataset.skipped`: failed and unmeasured candidates, times that are no positive numbers,
+    simulations for another version of the machine file.
 
     Args:
         target: where the times were measured, such as ``host``; may be left out when the store has
