@@ -12,7 +12,7 @@ demo: setup
 	$(BIN)/simtune tune resnet18.conv4_ds --machine sifive-u74 --trials 64 --records demo/records.db --work-dir demo
 	@echo "report: demo/report.html"
 
-test: setup
+test: setup $(READY)-tests
 	$(BIN)/python -m pytest
 
 lint: setup
@@ -22,8 +22,13 @@ lint: setup
 setup: $(READY)
 
 $(READY): scripts/setup.sh requirements.lock pyproject.toml setup.py
+	rm -f $@
 	scripts/setup.sh $(VENV)
-	touch $(READY)
+	touch $@
+
+$(READY)-tests: $(READY)
+	scripts/setup.sh $(VENV) tests
+	touch $@
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info simtune/_native

@@ -1,21 +1,30 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Sets up all that simtune needs on Debian or Ubuntu: system packages, a virtual environment with
-# pinned wheels, and the native parts. Usage: scripts/setup.sh VENV
+# pinned wheels, and the native parts. Usage: scripts/setup.sh VENV [tests]
+# With "tests", also what only the tests use: valgrind, and an sshd that they start themselves.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${1:-.venv}
 python=${PYTHON:-python3}
 
-# Simulator, cross linkers (a static C library each), the native compiler, and what the tests use.
-packages=(qemu-user gcc libc6-dev gcc-riscv64-linux-gnu libc6-dev-riscv64-cross
-          gcc-aarch64-linux-gnu libc6-dev-arm64-cross valgrind
-          openssh-client openssh-server)
-
+command -v dpkg-query >/dev/null || {
+    echo "this script knows Debian and Ubuntu; elsewhere install QEMU's user mode with plugin support and" >&2
+    echo "GCC cross compilers with static C libraries, then: pip install . && simtune doctor" >&2
+    exit 1
+}
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     echo "simtune needs Python 3.11 or newer; set PYTHON to one" >&2
     exit 1
 }
+
+# Simulator, native compiler, and a cross linker with a static C library for each foreign ISA.
+packages=(qemu-user gcc libc6-dev gcc-riscv64-linux-gnu libc6-dev-riscv64-cross)
+case $(dpkg --print-architecture) in
+    arm64) packages+=(gcc-x86-64-linux-gnu libc6-dev-amd64-cross) ;;
+    *) packages+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross) ;;
+esac
+[ "${2:-}" = tests ] && packages+=(valgrind openssh-client openssh-server)
 "$python" -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
 
 missing=()
@@ -49,7 +58,9 @@ if [ ${#missing[@]} -gt 0 ]; then
     fi
 fi
 
-[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-"$venv/bin/python" -m pip install -qq --disable-pip-version-check -r requirements.lock
-"$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-deps -e .
-"$venv/bin/simtune" doctor
+if [ ! -e "$venv/.ready" ]; then
+    [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+    "$venv/bin/python" -m pip install -qq --disable-pip-version-check -r requirements.lock
+    "$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-deps -e .
+    "$venv/bin/simtune" doctor
+fi
