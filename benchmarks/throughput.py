@@ -7,7 +7,7 @@ machine speed hits all alike; the kernel is called as often as plain QEMU needs 
 start-up and translation hardly show. Goal: all caches within 1.5 times plain QEMU, and within 2 times
 for RVV and int8.
 
-    python benchmarks/throughput.py            # half an hour
+    python benchmarks/throughput.py            # everything
     python benchmarks/throughput.py --quick    # under a minute
 """
 
@@ -173,7 +173,7 @@ def _geometric_mean(values: Sequence[float]) -> float:
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--quick", action="store_true", help="default schedules, one run each")
+    options.add_argument("--quick", action="store_true", help="default schedules of three kernels, two short runs each")
     options.add_argument("--samples", type=int, default=3, help="random schedules per kernel")
     options.add_argument("--runs", type=int, default=5, help="runs of each variant")
     options.add_argument("--seconds", type=float, default=0.3, help="of plain QEMU per run")
