@@ -173,7 +173,9 @@ def _geometric_mean(values: Sequence[float]) -> float:
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--quick", action="store_true", help="default schedules of three kernels, two short runs each")
+    options.add_argument(
+        "--quick", action="store_true", help="three kernels, default schedules, two short runs"
+    )
     options.add_argument("--samples", type=int, default=3, help="random schedules per kernel")
     options.add_argument("--runs", type=int, default=5, help="runs of each variant")
     options.add_argument("--seconds", type=float, default=0.3, help="of plain QEMU per run")
