@@ -384,7 +384,7 @@ def test_candidates_that_break_the_compiler_in_a_tuning_run(
     u74: Machine, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from simtune.build.builder import Builder
-    from simtune.tuning import tune as module
+    from simtune.tuning.tune import Search, tune
 
     before = children()
     (tmp_path / "tickets").mkdir()
@@ -397,15 +397,19 @@ def test_candidates_that_break_the_compiler_in_a_tuning_run(
     forget_handlers()
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", str(python))
-        patch.setattr(module, "Builder", functools.partial(Builder, timeout_s=2.0))
-        result = module.tune(
-            "matmul:m=16,n=16,k=16",
-            u74,
-            trials=8,
-            records=tmp_path / "records.db",
-            work_dir=tmp_path / "work",
-            search=module.Search(batch=8),
-        )
+        builder = Builder(timeout_s=2.0, keep_failed=tmp_path / "work" / "failed")
+        try:
+            result = tune(
+                "matmul:m=16,n=16,k=16",
+                u74,
+                trials=8,
+                records=tmp_path / "records.db",
+                work_dir=tmp_path / "work",
+                search=Search(batch=8),
+                builder=builder,
+            )
+        finally:
+            builder.close()
     assert (result.trials, result.failures) == (8, 6)
     assert result.best is not None
     with RecordStore(tmp_path / "records.db") as store:
