@@ -102,7 +102,8 @@ def load(path: Path, scratch: Path) -> Artifact:
     info: dict[str, Any] = {}
     if side_file(path).exists():
         info = _read_side_file(side_file(path))
-    kernels = tuple(name for elf in elves for name in elf.kernels)
+    # Reading the symbols costs more than all else here; the side file knows the names already.
+    kernels = tuple(info.get("kernels", ())) or tuple(name for elf in elves for name in elf.kernels)
     return Artifact(tuple(objects), isas.pop(), kernels, digest.hexdigest(), info)
 
 
