@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,11 @@ import pytest
 
 from simtune.machines.load import load_machine
 from simtune.machines.model import Machine
+
+# A job that a shell or a CI system started in the background ignores Ctrl-C, and so would all that
+# the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: One machine per instruction set, and RVV beside scalar RISC-V.
 MACHINES = ("sifive-u74", "spacemit-x60", "cortex-a72", "x86-64-v3")
