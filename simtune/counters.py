@@ -66,6 +66,7 @@ def _schema() -> dict[str, CounterSpec]:
         "blocks": CounterSpec("events", "basic blocks entered"),
         "code_bytes": CounterSpec("bytes", "of distinct code executed"),
         "issue_cycles": CounterSpec("cycles", "static issue model, all accesses hitting L1"),
+        "pipeline_cycles": CounterSpec("cycles", "pipeline scoreboard, with real addresses and misses"),
         "prefetches": CounterSpec("lines", "brought in by the modelled prefetcher"),
         "dram_read_bytes": CounterSpec("bytes", "fetched from memory behind the last cache"),
         "dram_write_bytes": CounterSpec("bytes", "written back to memory behind the last cache"),
