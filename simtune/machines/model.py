@@ -88,6 +88,8 @@ class MemoryUnit:
             than when it leaves the queue.
         dependence_bytes: aligned pieces in which loads and older stores are compared, 1, 8 or 16. A
             load that once was ahead of a store to the same piece waits for that store from then on.
+        assume_hits: on an in-order core, whether instructions issue as if all loads hit, and wait for
+            late data where they complete.
     """
 
     forward_latency: int = 5
@@ -97,6 +99,7 @@ class MemoryUnit:
     misses: int = 10
     early_fetch: bool = True
     dependence_bytes: int = 1
+    assume_hits: bool = False
 
 
 @dataclass(frozen=True)

@@ -218,6 +218,7 @@ def _memory_unit(section: Section) -> MemoryUnit:
         misses=section.integer("misses", 0, 64, fallback.misses),
         early_fetch=section.boolean("early_fetch", fallback.early_fetch),
         dependence_bytes=section.integer("dependence_bytes", 1, 16, fallback.dependence_bytes),
+        assume_hits=section.boolean("assume_hits", fallback.assume_hits),
     )
     if unit.dependence_bytes not in (1, 8, 16):
         section.wrong("dependence_bytes", "1, 8 or 16")

@@ -261,6 +261,8 @@ static void step_in_order(struct step *s)
         hold_dispatch(dispatch + 1);
     if (s->flags & STEP_STORE)
         hold_dispatch(queue_room(&stores));
+    if (s->flags & STEP_LOAD)
+        hold_dispatch(queue_room(&loads));
     uint64_t wanted = operands(s->src, s->n_src, operands(s->address, s->n_address, 0)), start = dispatch;
     unsigned early = s->flags & STEP_LOAD ? s->load.early : s->flags & STEP_STORE ? s->store.early : s->op.early;
     wanted -= wanted < early ? wanted : early; /* operands that are read in a later stage */
@@ -270,12 +272,15 @@ static void step_in_order(struct step *s)
         start = book(&s->load, start);
         hold_dispatch(start);
         complete = data = lsu_load(s, start);
+        if (config.assume_hits)
+            data = start + s->load.latency;
     }
     if (s->flags & STEP_PLAIN) {
         start = book(&s->op, s->flags & STEP_LOAD ? data : start);
         if (!(s->flags & STEP_LOAD))
             hold_dispatch(start);
-        complete = data = start + s->op.latency;
+        data = start + s->op.latency;
+        complete = later(complete, data);
     }
     if (s->flags & STEP_STORE) {
         start = book(&s->store, start);
@@ -286,6 +291,8 @@ static void step_in_order(struct step *s)
     queue_put(&fetched, dispatch);
     results(s, data, start + 1);
     uint64_t done = retire(complete);
+    if (s->flags & STEP_LOAD)
+        queue_put(&loads, done);
     if (s->flags & STEP_STORE)
         queue_put(&stores, lsu_store(s, start, data, done));
     last_complete = complete;

@@ -27,7 +27,7 @@ struct config {
     unsigned gshare_table_bits, gshare_history_bits; /* 0 table bits = no predictor */
     unsigned streams, degree, distance;              /* 0 streams = no prefetcher */
     /* The scoreboard, see scoreboard.h. Of the sizes, 0 means unlimited. */
-    bool scoreboard, early_fetch;
+    bool scoreboard, early_fetch, assume_hits;
     bool x86, shared_simd; /* FP registers are those of SIMD */
     int64_t full, window, period; /* instructions */
     unsigned retire_width, rob, scheduler, load_queue, store_queue, misses;
