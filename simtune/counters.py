@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 #: Instruction classes, in the order in which native code numbers them. An x86 instruction
 #: with a memory operand is classed by its operation (its access shows up in `loads`/`stores`).
@@ -46,6 +46,19 @@ INSTRUCTION_CLASSES: tuple[str, ...] = (
 CACHE_LEVELS: tuple[str, ...] = ("l1i", "l1d", "l2", "l3")
 
 
+#: What the scoreboard says its cycles go to; the counters ``pipeline.*`` add up to ``pipeline_cycles``.
+PIPELINE_CAUSES: dict[str, str] = {
+    "core": "executing: width, ports, latencies and chains of dependences",
+    "front_end": "waiting for instructions to be fetched",
+    "mispredicts": "fetching the right way after a mispredicted branch",
+    "stores": "waiting for room in the store queue",
+    "forwarding": "loads that find only a part of their bytes in the store queue",
+    "l2": "loads served by L2",
+    "l3": "loads served by L3",
+    "memory": "loads served by memory",
+}
+
+
 @dataclass(frozen=True)
 class CounterSpec:
     """Unit and meaning of one counter."""
@@ -71,6 +84,8 @@ def _schema() -> dict[str, CounterSpec]:
         "dram_read_bytes": CounterSpec("bytes", "fetched from memory behind the last cache"),
         "dram_write_bytes": CounterSpec("bytes", "written back to memory behind the last cache"),
     }
+    for cause, meaning in PIPELINE_CAUSES.items():
+        spec[f"pipeline.{cause}"] = CounterSpec("cycles", f"of pipeline_cycles, {meaning}")
     for name in INSTRUCTION_CLASSES:
         spec[f"insn.{name}"] = CounterSpec("instructions", f"of class {name}")
     for level in CACHE_LEVELS:

@@ -28,6 +28,9 @@ static uint64_t ready[N_REGS];
 static struct queue rob, loads, stores, fetched;
 static uint64_t fetch, fetch_block, dispatch, retired, last_complete;
 static uint64_t drained, waiting; /* scheduler: cycles counted off, instructions in it */
+static uint64_t causes[N_CAUSES];
+static enum cause late; /* why the last dispatch was held up */
+static bool mispredicted; /* and nothing was fetched since */
 static unsigned fetched_now, dispatched_now, retired_now;
 
 static uint64_t later(uint64_t a, uint64_t b)
@@ -114,6 +117,11 @@ uint64_t core_time(void)
     return retired;
 }
 
+const uint64_t *core_causes(void)
+{
+    return causes;
+}
+
 /* No instruction is dispatched before `time`. */
 static void hold_dispatch(uint64_t time)
 {
@@ -121,6 +129,14 @@ static void hold_dispatch(uint64_t time)
         dispatch = time;
         dispatched_now = 0;
     }
+}
+
+static void hold_for_stores(void)
+{
+    uint64_t room = queue_room(&stores);
+    if (room > dispatch)
+        late = CAUSE_STORES;
+    hold_dispatch(room);
 }
 
 static void hold_fetch(uint64_t time)
@@ -139,6 +155,9 @@ static void fetch_one(const struct step *s)
         hold_fetch(fetch + 1);
     fetch_block = s->fetch_block;
     fetched_now++;
+    if (fetch > dispatch)
+        late = mispredicted ? CAUSE_MISPREDICTS : CAUSE_FRONT_END;
+    mispredicted = false;
     hold_dispatch(fetch);
 }
 
@@ -170,7 +189,7 @@ static uint64_t dispatch_one(const struct step *s)
     if (s->flags & STEP_LOAD)
         hold_dispatch(queue_room(&loads));
     if (s->flags & STEP_STORE)
-        hold_dispatch(queue_room(&stores));
+        hold_for_stores();
     if (config.scheduler) {
         wait_for_scheduler();
         waiting++;
@@ -190,13 +209,19 @@ static void note_issue(uint64_t time)
     }
 }
 
-static uint64_t retire(uint64_t complete)
+/* `cause` is why the instruction took as long as it did once it was dispatched. */
+static uint64_t retire(uint64_t complete, enum cause cause)
 {
     if (complete > retired) {
+        uint64_t gap = complete - retired, idle = dispatch > retired ? dispatch - retired : 0;
+        causes[late] += idle < gap ? idle : gap;
+        causes[cause] += idle < gap ? gap - idle : 0;
+        late = CAUSE_CORE;
         retired = complete;
         retired_now = 0;
     } else if (retired_now == config.retire_width) {
         retired++;
+        causes[CAUSE_CORE]++;
         retired_now = 0;
     }
     retired_now++;
@@ -220,6 +245,7 @@ static void results(const struct step *s, uint64_t when, uint64_t quick)
 static void step_out_of_order(struct step *s)
 {
     uint64_t from = dispatch_one(s) + 1, issued = from, complete = from, address = from;
+    enum cause cause = CAUSE_CORE;
     if (s->flags & (STEP_LOAD | STEP_STORE))
         address = operands(s->address, s->n_address, from);
     uint64_t data = operands(s->src, s->n_src, from);
@@ -228,6 +254,7 @@ static void step_out_of_order(struct step *s)
             address = later(address, s->waits_for->executed);
         issued = book(&s->load, address);
         complete = lsu_load(s, issued);
+        cause = lsu_cause;
         data = later(data, complete);
         queue_put(&loads, later(complete, retired));
     }
@@ -245,10 +272,10 @@ static void step_out_of_order(struct step *s)
         issued = later(issued, s->flags & STEP_LOAD ? issued : start);
         complete = later(start + 1, data);
         note_issue(issued);
-        queue_put(&stores, lsu_store(s, start, data, retire(complete)));
+        queue_put(&stores, lsu_store(s, start, data, retire(complete, cause)));
     } else {
         note_issue(issued);
-        retire(complete);
+        retire(complete, cause);
     }
     last_complete = complete;
 }
@@ -260,7 +287,7 @@ static void step_in_order(struct step *s)
     if (dispatched_now == config.issue_width)
         hold_dispatch(dispatch + 1);
     if (s->flags & STEP_STORE)
-        hold_dispatch(queue_room(&stores));
+        hold_for_stores();
     if (s->flags & STEP_LOAD)
         hold_dispatch(queue_room(&loads));
     uint64_t wanted = operands(s->src, s->n_src, operands(s->address, s->n_address, 0)), start = dispatch;
@@ -268,10 +295,12 @@ static void step_in_order(struct step *s)
     wanted -= wanted < early ? wanted : early; /* operands that are read in a later stage */
     start = later(start, wanted);
     uint64_t complete = start, data = start;
+    enum cause cause = CAUSE_CORE;
     if (s->flags & STEP_LOAD) {
         start = book(&s->load, start);
         hold_dispatch(start);
         complete = data = lsu_load(s, start);
+        cause = lsu_cause;
         if (config.assume_hits)
             data = start + s->load.latency;
     }
@@ -290,7 +319,7 @@ static void step_in_order(struct step *s)
     dispatched_now++;
     queue_put(&fetched, dispatch);
     results(s, data, start + 1);
-    uint64_t done = retire(complete);
+    uint64_t done = retire(complete, cause);
     if (s->flags & STEP_LOAD)
         queue_put(&loads, done);
     if (s->flags & STEP_STORE)
@@ -316,9 +345,10 @@ void core_step(struct step *s)
         step_in_order(s);
 }
 
-void core_branch(bool taken, bool mispredicted)
+void core_branch(bool taken, bool missed)
 {
-    if (mispredicted)
+    mispredicted = missed;
+    if (missed)
         hold_fetch(last_complete + config.mispredict_penalty);
     else if (taken) /* the rest of a fetch group is lost, and what the front end needs to turn around */
         hold_fetch(fetch + config.taken_branch_penalty);

@@ -22,9 +22,11 @@ static struct {
 } logged[LOGGED];
 static unsigned n_logged;
 static uint64_t code_stall;
+enum cause lsu_cause;
 
 static struct {
     uint64_t line, ready;
+    unsigned level;
 } in_flight[IN_FLIGHT];
 
 static uint64_t buffers[MAX_MISSES]; /* when each miss buffer is free again */
@@ -212,6 +214,9 @@ static uint64_t fetch(uint64_t line, unsigned level, uint64_t now)
     buffers[first] = there;
     in_flight[line % IN_FLIGHT].line = line;
     in_flight[line % IN_FLIGHT].ready = there;
+    in_flight[line % IN_FLIGHT].level = level;
+    if (there > now)
+        lsu_cause = CAUSE_L2 + (level - L2);
     return there;
 }
 
@@ -224,9 +229,10 @@ static uint64_t line_there(uint64_t line, uint64_t now)
             logged[n] = logged[--n_logged];
             return fetch(line, level, now);
         }
-    if (in_flight[line % IN_FLIGHT].line == line)
-        return later(now, in_flight[line % IN_FLIGHT].ready);
-    return now;
+    if (in_flight[line % IN_FLIGHT].line != line || in_flight[line % IN_FLIGHT].ready <= now)
+        return now;
+    lsu_cause = CAUSE_L2 + (in_flight[line % IN_FLIGHT].level - L2);
+    return in_flight[line % IN_FLIGHT].ready;
 }
 
 /* ---- loads and stores ---- */
@@ -257,6 +263,7 @@ static uint64_t forwarded(struct step *step, uint64_t address, unsigned size, ui
         }
         if (s->whole && s->start <= address && s->end >= end)
             return later(start, s->ready) + config.forward_latency;
+        lsu_cause = CAUSE_FORWARDING;
         when = later(when, s->left + config.forward_fail);
     }
     return when;
@@ -265,6 +272,7 @@ static uint64_t forwarded(struct step *step, uint64_t address, unsigned size, ui
 uint64_t lsu_load(struct step *s, uint64_t start)
 {
     const struct place *p = &s->reads;
+    lsu_cause = CAUSE_CORE;
     if (!p->base)
         return start + s->load.latency;
     uint64_t address = *p->base + (uint64_t)p->offset;

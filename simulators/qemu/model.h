@@ -7,6 +7,8 @@
 #include "compat.h"
 #include "decode.h"
 
+#include <stdio.h>
+
 enum { L1I, L1D, L2, L3, N_LEVELS, MEMORY = N_LEVELS };
 extern const char *const level_names[N_LEVELS];
 
@@ -109,7 +111,7 @@ void scoreboard_translate(struct block *, const struct insn *, unsigned n, struc
 void scoreboard_begin(void);
 void scoreboard_end(void);
 exec_fn scoreboard_block;
-double scoreboard_cycles(uint64_t region_insns);
+unsigned scoreboard_write(FILE *, uint64_t region_insns); /* lines written */
 
 /* report.c */
 enum { STATUS_COMPLETE, STATUS_NO_REGION, STATUS_OPEN_REGION, STATUS_LIMIT, STATUS_NEEDS_L1I };

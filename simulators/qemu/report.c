@@ -225,8 +225,7 @@ static void counters(FILE *file)
         lines_written++;
     }
     if (config.scoreboard) {
-        fprintf(file, "pipeline_cycles %.3f\n", scoreboard_cycles(insns));
-        lines_written++;
+        lines_written += scoreboard_write(file, insns);
     }
     if (config.gshare_table_bits)
         line(file, "branch_mispredicts", "", totals.mispredicts);

@@ -13,11 +13,13 @@ static enum { SKIPPING, WARMING, MEASURING } phase;
 static bool first_part;         /* the first `full` instructions, which count as they are */
 static const struct block *previous;
 static uint64_t previous_stall; /* of fetching it */
-static uint64_t mark, mark_insns; /* time and instructions at the start of what is being measured */
 static uint64_t insns;          /* replayed so far */
-static struct {
-    uint64_t cycles, insns;
-} exact, sampled;
+static struct tally {
+    uint64_t insns, cycles, causes[N_CAUSES];
+} mark, exact, sampled; /* at the start of what is being measured; measured */
+
+const char *const cause_names[N_CAUSES] = {"core", "front_end", "mispredicts", "stores", "forwarding",
+                                           "l2",   "l3",        "memory"};
 
 bool scoreboard_init(void)
 {
@@ -140,20 +142,18 @@ void scoreboard_translate(struct block *block, const struct insn *list, unsigned
 
 static void measure_from_here(void)
 {
-    mark = core_time();
-    mark_insns = insns;
+    mark.cycles = core_time();
+    mark.insns = insns;
+    memcpy(mark.causes, core_causes(), sizeof mark.causes);
 }
 
 static void take_measurement(void)
 {
-    uint64_t cycles = core_time() - mark, done = insns - mark_insns;
-    if (first_part) {
-        exact.cycles += cycles;
-        exact.insns += done;
-    } else {
-        sampled.cycles += cycles;
-        sampled.insns += done;
-    }
+    struct tally *t = first_part ? &exact : &sampled;
+    t->cycles += core_time() - mark.cycles;
+    t->insns += insns - mark.insns;
+    for (unsigned c = 0; c < N_CAUSES; c++)
+        t->causes[c] += core_causes()[c] - mark.causes[c];
 }
 
 /* A window starts with a quarter that only warms up what the scoreboard remembers. */
@@ -218,13 +218,22 @@ void scoreboard_end(void)
     phase = SKIPPING;
 }
 
-double scoreboard_cycles(uint64_t region_insns)
+/* What was measured stands for what was skipped, too. */
+static double whole(uint64_t in_first_part, uint64_t in_windows, uint64_t region_insns)
 {
     uint64_t rest = region_insns > exact.insns ? region_insns - exact.insns : 0;
-    double rate = sampled.insns ? (double)sampled.cycles / (double)sampled.insns
-                : exact.insns   ? (double)exact.cycles / (double)exact.insns
+    double rate = sampled.insns ? (double)in_windows / (double)sampled.insns
+                : exact.insns   ? (double)in_first_part / (double)exact.insns
                                 : 0;
-    return (double)exact.cycles + (double)rest * rate;
+    return (double)in_first_part + (double)rest * rate;
+}
+
+unsigned scoreboard_write(FILE *file, uint64_t region_insns)
+{
+    fprintf(file, "pipeline_cycles %.3f\n", whole(exact.cycles, sampled.cycles, region_insns));
+    for (unsigned c = 0; c < N_CAUSES; c++)
+        fprintf(file, "pipeline.%s %.3f\n", cause_names[c], whole(exact.causes[c], sampled.causes[c], region_insns));
+    return 1 + N_CAUSES;
 }
 
 /* At the start of every block: the one before it is done, and where it went is known. */

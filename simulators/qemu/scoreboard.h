@@ -37,16 +37,25 @@ struct step {
     struct place reads, writes;
 };
 
+/* What the oldest instruction waits for in a cycle in which nothing more retires. */
+enum cause {
+    CAUSE_CORE, CAUSE_FRONT_END, CAUSE_MISPREDICTS, CAUSE_STORES, CAUSE_FORWARDING, CAUSE_L2, CAUSE_L3,
+    CAUSE_MEMORY, N_CAUSES
+};
+extern const char *const cause_names[N_CAUSES];
+
 /* core.c */
 bool core_init(void);
 void core_step(struct step *);
 void core_fetch_stall(uint64_t cycles);
 void core_branch(bool taken, bool mispredicted);
 uint64_t core_time(void); /* cycles up to the last retirement */
+const uint64_t *core_causes(void); /* of these cycles, per cause */
 
 /* lsu.c: a load that has its address at `start` in cycle counts; when its data are there. */
 bool lsu_init(void);
 uint64_t lsu_load(struct step *, uint64_t start);
+extern enum cause lsu_cause; /* why the last load took longer than a hit; CAUSE_CORE if it did not */
 /* A store with address and data ready, retired at `retired`: when its queue entry is free again. */
 uint64_t lsu_store(struct step *, uint64_t address_ready, uint64_t data_ready, uint64_t retired);
 uint64_t lsu_fetch_stall(void); /* cycles that missing code costs, since the last call */
