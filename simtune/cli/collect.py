@@ -62,6 +62,13 @@ _PAUSE_S = 5.0
     type=click.Choice(["branch", "prefetch", "blocks"]),
     help="Models to switch on beside caches and issue; may be repeated.",
 )
+@click.option(
+    "--passes",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="How often every candidate is measured, all others in between: a second pass tells the noise.",
+)
 @click.option("--jobs", "-j", type=click.IntRange(1), help="Builds and simulations at once.")
 @click.option("--timeout", default=120.0, show_default=True, help="Seconds per simulation.")
 @measuring_options
@@ -76,6 +83,7 @@ def command(
     seed: int,
     simulator: str,
     count: tuple[str, ...],
+    passes: int,
     jobs: int | None,
     timeout: float,
     as_json: bool,
@@ -122,6 +130,7 @@ def command(
             jobs=jobs,
             limits=Limits(wall_s=timeout, cpu_s=timeout),
             count=count,
+            passes=passes,
             observer=_observer(lambda text: None if as_json else click.echo(text, err=True)),
         )
     if as_json:

@@ -14,6 +14,7 @@ from simtune.errors import SimtuneError
 
 #: verb -> one-line help; each verb is `simtune.cli.<verb>:command`.
 VERBS = {
+    "breakeven": "How many simulators at once do the work of one board.",
     "collect": "Collect candidates with counters and native times, to train predictors.",
     "doctor": "What is installed, what works, and how to mend the rest.",
     "evaluate": "Judge predictors on workloads they were not trained on.",

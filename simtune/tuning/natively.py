@@ -91,15 +91,15 @@ class NativeTimes:
         self.target, self.settings, self.builder, self.on_measured = target, settings, builder, on_measured
         self._tensors: tuple[Tensor, ...] = tuple(signature(module.functions_items()[0][1]))
 
-    def pending(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Those that can be measured and were not yet; a time from another run counts, too."""
+    def pending(self, trials: Sequence[Trial], passes: int = 1) -> list[Trial]:
+        """Those that can be measured and were not yet `passes` times; times from other runs count, too."""
         open_trials = []
         keys = set()  # a search may come to the same code by two traces
         for trial in trials:
             if not trial.ok or trial.simulation is None or trial.stage == STAGE:
                 continue
             known = list(self.store.measurements(trial.simulation, target=self.target.name))
-            if not known and trial.simulation not in keys:
+            if len(known) < passes and trial.simulation not in keys:
                 open_trials.append(trial)
                 keys.add(trial.simulation)
             elif known and trial.measured_s is None:
