@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Coordinate descent over a machine's free numbers, within a time budget.
+
+Every round tries a step up and down for each parameter on a few candidates, keeps the promising
+quarter of these moves, tries those on all candidates, and takes each one that helps. When none does,
+steps are halved. Whole workloads are held out; they only judge.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from simtune.calibration.experiment import Case, Experiment
+from simtune.calibration.parameters import Parameter, changed, value_of
+from simtune.errors import ConfigurationError
+from simtune.machines.model import Machine
+from simtune.metrics import order_agreement
+
+#: Steps, as shares of the value.
+_SCALES = (0.5, 0.25, 0.12, 0.06)
+#: A move that gains less is noise, and would carry numbers away from what is documented.
+_LEAST_GAIN = 0.002
+#: Seconds beyond the budget for finding out what each change is worth.
+_GRACE_S = 60.0
+#: Candidates per workload of the first look.
+_FIRST_LOOK = 4
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well an untrained model does; error and tau-b are means over workloads.
+
+    Attributes:
+        error: median of abs(log(predicted / measured)) per workload.
+        tau_b: per workload.
+        loss: what is minimised, error + (1 - tau_b) / 2, per workload and then its mean.
+    """
+
+    error: float
+    tau_b: float
+    loss: float
+    workloads: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One fitted number. `gain` is how much the loss grows when it alone goes back."""
+
+    path: str
+    old: float
+    new: float
+    gain: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a calibration gave.
+
+    Attributes:
+        before, after: on the workloads that were fitted to.
+        held_before, held_after: on those held out; None without any.
+        tried: free parameters.
+        sensitivity: parameter to the largest change of the loss by its last tried steps.
+        ended: why it stopped.
+    """
+
+    machine: Machine
+    before: Score
+    after: Score
+    held_before: Score | None
+    held_after: Score | None
+    changes: tuple[Change, ...]
+    tried: int
+    sensitivity: Mapping[str, float]
+    rounds: int
+    runs: int
+    wall_s: float
+    ended: str
+
+
+def score(cases: Sequence[Case], predicted: Any) -> Score:
+    """Compares predictions (N,) with the cases' measured times."""
+    workloads: dict[str, tuple[float, float]] = {}
+    losses = []
+    names = np.array([case.workload for case in cases])
+    measured = np.array([case.seconds for case in cases])
+    for name in dict.fromkeys(names.tolist()):
+        rows = (names == name) & np.isfinite(predicted)
+        if not rows.any():
+            return Score(math.inf, -1.0, math.inf)
+        error = float(np.median(np.abs(np.log(predicted[rows] / measured[rows]))))
+        tau = order_agreement(measured[rows], predicted[rows])[0]
+        tau = 0.0 if math.isnan(tau) else tau
+        workloads[name] = (error, tau)
+        losses.append(error + (1 - tau) / 2)
+    errors, taus = zip(*workloads.values(), strict=True)
+    return Score(float(np.mean(errors)), float(np.mean(taus)), float(np.mean(losses)), workloads)
+
+
+def split(cases: Sequence[Case], held: Sequence[str]) -> tuple[list[Case], list[Case]]:
+    """Cases to fit to, and cases of workloads held out.
+
+    Raises:
+        ConfigurationError: nothing is left to fit to, or a name is not there.
+    """
+    names = list(dict.fromkeys(case.workload for case in cases))
+    if unknown := [name for name in held if name not in names]:
+        raise ConfigurationError(f"no measurements of {', '.join(unknown)}", f"there are {', '.join(names)}")
+    fitted = [case for case in cases if case.workload not in held]
+    if not fitted:
+        raise ConfigurationError("all workloads are held out", "hold fewer of them out")
+    return fitted, [case for case in cases if case.workload in held]
+
+
+def every_third(names: Sequence[str]) -> list[str]:
+    """The workloads that are held out unless the user names some; none of fewer than three."""
+    return list(names[1::3]) if len(names) >= 3 else []
+
+
+class Fitter:
+    """One calibration.
+
+    Args:
+        machine: where to start.
+        parameters: the free ones.
+        cases: to fit to.
+        held: of other workloads, to judge only.
+        budget_s: wall seconds after which no new round of simulations starts.
+        progress: is told what happens.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        machine: Machine,
+        parameters: Sequence[Parameter],
+        cases: Sequence[Case],
+        held: Sequence[Case] = (),
+        budget_s: float = 600.0,
+        progress: Callable[[str], None] = lambda _text: None,
+    ) -> None:
+        self.experiment, self.start, self.parameters = experiment, machine, list(parameters)
+        self.cases, self.held, self.progress = list(cases), list(held), progress
+        self.few = _few(self.cases)
+        self.deadline = time.monotonic() + budget_s
+        self.values: dict[str, Any] = {}
+        self.sensitivity: dict[str, float] = {}
+
+    def run(self) -> Fit:
+        """Fits until nothing helps any more, or the time is over."""
+        began = time.monotonic()
+        before = self._score(self.start, self.cases)
+        held_before = self._score(self.start, self.held) if self.held else None
+        self.progress(f"start: error {before.error:.3f}, tau-b {before.tau_b:.3f}, loss {before.loss:.4f}")
+        loss, level, rounds, ended = before.loss, 0, 0, "nothing helps any more"
+        while level < len(_SCALES):
+            if self._late():
+                ended = "the time was over"
+                break
+            rounds += 1
+            gained = self._round(loss, _SCALES[level])
+            if gained is None or loss - gained < _LEAST_GAIN:
+                level += 1
+            loss = loss if gained is None else gained
+            self.progress(f"round {rounds}: loss {loss:.4f}, {len(self.values)} numbers changed")
+        changes = self._prune(loss)
+        machine = self._machine({})
+        after = self._score(machine, self.cases)
+        return Fit(
+            machine,
+            before,
+            after,
+            held_before,
+            self._score(machine, self.held) if self.held else None,
+            changes,
+            len(self.parameters),
+            dict(sorted(self.sensitivity.items(), key=lambda item: -item[1])),
+            rounds,
+            self.experiment.runs,
+            time.monotonic() - began,
+            ended,
+        )
+
+    def _round(self, loss: float, scale: float) -> float | None:
+        """One look at all parameters; the new loss if a move was taken."""
+        base = self._score(self._machine({}), self.few).loss
+        looked: list[tuple[float, str, Any]] = []
+        for number, parameter in enumerate(self.parameters, 1):
+            self.progress(f"step {scale:.0%}: {number}/{len(self.parameters)} {parameter.path}")
+            found = []
+            for value in parameter.moves(self._value(parameter.path), scale):
+                if self._late():
+                    break
+                machine = self._try({parameter.path: value})
+                if machine is not None:
+                    found.append((self._score(machine, self.few).loss - base, parameter.path, value))
+            if found:
+                self.sensitivity[parameter.path] = max(abs(change) for change, _, _ in found)
+            looked += found
+        looked.sort(key=lambda move: move[0])
+        promising = [move for move in looked if move[0] < 0][: max(4, len(self.parameters) // 4)]
+        best = None
+        for _, path, value in promising:
+            if self._late():
+                break
+            machine = self._try({path: value})
+            reached = math.inf if machine is None else self._score(machine, self.cases).loss
+            if (loss if best is None else best) - reached >= _LEAST_GAIN:
+                best = reached
+                self.values[path] = value
+                self.progress(f"{path} = {value:g}: loss {reached:.4f}")
+        return best
+
+    def _prune(self, loss: float) -> tuple[Change, ...]:
+        """What each changed number is worth; one that is worth nothing any more goes back."""
+        changes = []
+        for path, value in list(self.values.items()):
+            old = value_of(self.start, path)
+            gain = math.nan
+            if not self._late(_GRACE_S) and (without := self._try({path: old})) is not None:
+                reached = self._score(without, self.cases).loss
+                gain = reached - loss
+                if gain <= 0:
+                    del self.values[path]
+                    loss = reached
+                    continue
+            changes.append(Change(path, float(old), float(value), gain))
+        return tuple(changes)
+
+    def _score(self, machine: Machine, cases: Sequence[Case]) -> Score:
+        return score(cases, self.experiment.seconds(machine, cases))
+
+    def _value(self, path: str) -> Any:
+        return self.values.get(path, value_of(self.start, path))
+
+    def _try(self, moves: Mapping[str, Any]) -> Machine | None:
+        return changed(self.start, {**self.values, **moves})
+
+    def _machine(self, moves: Mapping[str, Any]) -> Machine:
+        machine = self._try(moves)
+        assert machine is not None, "every accepted move made a valid machine"
+        return machine
+
+    def _late(self, grace_s: float = 0.0) -> bool:
+        return time.monotonic() > self.deadline + grace_s
+
+
+def _few(cases: Sequence[Case]) -> list[Case]:
+    """Some of each workload, spread over their times: cases come in that order."""
+    by_workload: dict[str, list[Case]] = {}
+    for case in sorted(cases, key=lambda case: case.seconds):
+        by_workload.setdefault(case.workload, []).append(case)
+    return [
+        members[place]
+        for members in by_workload.values()
+        for place in np.unique(np.linspace(0, len(members) - 1, _FIRST_LOOK).round().astype(int))
+    ]
