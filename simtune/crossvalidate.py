@@ -32,11 +32,12 @@ def _pipeline(group: Group) -> Array:
     return _counter(PIPELINE)(group) / group.machine.clock_hz
 
 
-#: Predictors that need no training; "pipeline" where the scoreboard was on.
+#: Predictors that need no training; "pipeline" and "mca" where these models were on.
 BASELINES: Mapping[str, Baseline] = {
     "instructions": _counter("instructions"),
     "analytical": _analytical,
     "pipeline": _pipeline,
+    "mca": lambda group: _counter("mca_cycles")(group) / group.machine.clock_hz,
 }
 
 
@@ -61,7 +62,9 @@ class Evaluation:
 
 def default_models(dataset: Dataset) -> list[str]:
     """Baselines and all families; those on residuals too."""
-    baselines = [name for name in BASELINES if name != "pipeline" or dataset.pipeline]
+    rows = [row for group in dataset.groups for row in group.counters]
+    counted = {"pipeline": dataset.pipeline, "mca": all("mca_cycles" in row for row in rows)}
+    baselines = [name for name in BASELINES if counted.get(name, True)]
     return baselines + list(FAMILIES)
 
 
@@ -72,6 +75,7 @@ def evaluate(
     split: str = "leave-workload-out",
     window: str | None = None,
     normalise: str = "group",
+    optional: Sequence[str] = (),
     seed: int = 0,
     resamples: int = 200,
     progress: Callable[[str], None] = lambda _model: None,
@@ -84,7 +88,7 @@ def evaluate(
         window: how the test workload's features are normalised, see `features.window_means`; no
             label of a test candidate is ever used. By default by all its candidates, or by the
             reference if `normalise` says so.
-        normalise: see `predictors.trained.Card`.
+        normalise, optional: see `predictors.trained.train`.
         resamples: of the bootstrap.
 
     Raises:
@@ -114,7 +118,7 @@ def evaluate(
                 scores[name] = {label: BASELINES[name](group) for label, group in groups.items()}
             else:
                 folds = list(SPLITS[split](dataset.groups))
-                found = out_of_fold(dataset, folds, name, window, seed, normalise)
+                found = out_of_fold(dataset, folds, name, window, seed, normalise, optional)
                 scores[name] = dict(zip(groups, found, strict=True))
         except ToolMissingError as error:
             unavailable[name] = str(error)
@@ -132,6 +136,7 @@ def out_of_fold(
     window: str | None = None,
     seed: int = 0,
     normalise: str = "group",
+    optional: Sequence[str] = (),
 ) -> list[Array]:
     """Predicted seconds for every candidate, by a model whose training rows exclude it.
 
@@ -142,7 +147,13 @@ def out_of_fold(
     for fold in folds:
         training = [group.take(rows) for group, rows in zip(groups, fold.train, strict=True) if len(rows)]
         predictor = train(
-            training, family, target=dataset.target, seed=seed, pipeline=dataset.pipeline, normalise=normalise
+            training,
+            family,
+            target=dataset.target,
+            seed=seed,
+            pipeline=dataset.pipeline,
+            normalise=normalise,
+            optional=optional,
         )
         predictor.allow_other_machine = True  # the split decides what is tested on what
         for group, rows, own in zip(groups, fold.test, scores, strict=True):

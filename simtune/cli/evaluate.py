@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from simtune.cli.output import count, emit_json, json_option
-from simtune.cli.train import dataset_options, normalise_option
+from simtune.cli.train import dataset_options, features_option, normalise_option
 
 if TYPE_CHECKING:
     from simtune.crossvalidate import Evaluation
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     "reference  [default: as --normalise]",
 )
 @normalise_option
+@features_option
 @click.option("--resamples", default=200, show_default=True, help="Of the bootstrap; 0 gives no intervals.")
 @click.option("--seed", default=0, show_default=True, help="Seed of splits, models and bootstrap.")
 @click.option("--plots", type=click.Path(path_type=Path, file_okay=False), help="Folder for figures (PNG).")
@@ -46,6 +47,7 @@ def command(
     models: tuple[str, ...],
     window: str | None,
     normalise: str,
+    optional: tuple[str, ...],
     resamples: int,
     seed: int,
     plots: Path | None,
@@ -79,6 +81,7 @@ def command(
             split=split,
             window=window,
             normalise=normalise,
+            optional=optional,
             seed=seed,
             resamples=resamples,
             progress=lambda model: status.update(f"training and testing {model}"),
@@ -92,6 +95,7 @@ def command(
                 "split": split,
                 "window": window or normalise,
                 "normalise": normalise,
+                "features": optional,
                 "seed": seed,
                 "candidates": {label: len(group) for label, group in result.groups.items()},
                 "models": {name: plain(summary) for name, summary in result.summaries.items()},

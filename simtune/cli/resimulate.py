@@ -13,6 +13,7 @@ from rich.markup import escape
 from simtune.cli.output import count as number
 from simtune.cli.output import emit_json, json_option
 from simtune.cli.records import _print, _table, records_option
+from simtune.cli.train import features_option
 
 
 @click.command()
@@ -24,6 +25,7 @@ from simtune.cli.records import _print, _table, records_option
 )
 @click.option("--simulator", default="qemu", show_default=True, help="See 'simtune doctor'.")
 @click.option("--count", multiple=True, help="Models to switch on, see 'simtune collect --help'.")
+@features_option
 @click.option("--jobs", "-j", type=click.IntRange(1), help="Builds and simulations at once.")
 @json_option
 def command(
@@ -33,6 +35,7 @@ def command(
     out: Path | None,
     simulator: str,
     count: tuple[str, ...],
+    optional: tuple[str, ...],
     jobs: int | None,
     as_json: bool,
 ) -> None:
@@ -59,7 +62,14 @@ def command(
         target = RecordStore(out or records)
         try:
             results = resimulate(
-                old, source, loaded, target, simulator=simulator, count=count, jobs=jobs, progress=say
+                old,
+                source,
+                loaded,
+                target,
+                simulator=simulator,
+                count=(*count, *optional),
+                jobs=jobs,
+                progress=say,
             )
         finally:
             target.close()
