@@ -70,6 +70,7 @@ def _schema() -> dict[str, CounterSpec]:
         "code_bytes": CounterSpec("bytes", "of distinct code executed"),
         "issue_cycles": CounterSpec("cycles", "static issue model, all accesses hitting L1"),
         "mca_cycles": CounterSpec("cycles", "llvm-mca's estimate of the hot blocks, all accesses hitting L1"),
+        "pipeline_cycles": CounterSpec("cycles", "pipeline scoreboard, with real addresses and misses"),
         "prefetches": CounterSpec("lines", "brought in by the modelled prefetcher"),
         "dram_read_bytes": CounterSpec("bytes", "fetched from memory behind the last cache"),
         "dram_write_bytes": CounterSpec("bytes", "written back to memory behind the last cache"),

@@ -42,7 +42,16 @@ class InstructionTiming:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Issue model. `rob` and the queues are for out-of-order kinds only (0 = none)."""
+    """Issue model and scoreboard; 0 means "as wide as the issue" for a width, "unlimited" for a size.
+
+    Attributes:
+        issue_width: instructions that enter the pipeline per cycle.
+        rob: instructions in flight; on an in-order core how far issue runs ahead of completion.
+        scheduler: instructions that wait for operands.
+        load_queue, store_queue: entries, held until a load has its data and a store has left for L1D.
+        retire_width: instructions that leave per cycle.
+        taken_branch_penalty: cycles without new instructions after a taken branch.
+    """
 
     kind: str  # "in-order" | "out-of-order"
     issue_width: int
@@ -52,6 +61,42 @@ class Pipeline:
     rob: int = 0
     load_queue: int = 0
     store_queue: int = 0
+    scheduler: int = 0
+    retire_width: int = 0
+    taken_branch_penalty: int = 0
+
+
+@dataclass(frozen=True)
+class MemoryUnit:
+    """How loads and stores meet each other and the first cache, in cycles.
+
+    Attributes:
+        forward_latency: load that finds its data in the store queue.
+        forward_fail: further wait of a load that finds only a part of them there, after the store
+            has left the queue.
+        split_penalty: an access across two lines, beyond the second access itself.
+        store_interval: between two stores that leave the queue.
+        misses: lines that are fetched at once; 0 = unlimited.
+        early_fetch: whether a store asks for its line as soon as its address is known, rather
+            than when it leaves the queue.
+    """
+
+    forward_latency: int = 5
+    forward_fail: int = 12
+    split_penalty: int = 1
+    store_interval: int = 1
+    misses: int = 10
+    early_fetch: bool = True
+
+
+@dataclass(frozen=True)
+class Tlb:
+    """Data address translation for pages of 4 KiB; no entries: never misses."""
+
+    entries: int = 0
+    l2_entries: int = 0
+    l2_latency: int = 7
+    walk_latency: int = 30
 
 
 @dataclass(frozen=True)
@@ -125,6 +170,8 @@ class Machine:
     memory: Memory
     branch_predictor: BranchPredictor = field(default_factory=BranchPredictor)
     prefetcher: Prefetcher = field(default_factory=Prefetcher)
+    memory_unit: MemoryUnit = field(default_factory=MemoryUnit)
+    tlb: Tlb = field(default_factory=Tlb)
     energy_pj: Mapping[str, float] = field(default_factory=dict)
     qemu_cpu: str = ""
 

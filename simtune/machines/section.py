@@ -77,6 +77,13 @@ class Section:
             self.wrong(key, allowed)
         return value
 
+    def boolean(self, key: str, default: bool) -> bool:
+        value = self.data.get(key, default)
+        self._known.append(key)
+        if not isinstance(value, bool):
+            self.wrong(key, "true or false")
+        return value
+
     def number(self, key: str, low: float, high: float) -> float:
         allowed = f"a number from {low:g} to {high:g}"
         value = self.get(key, allowed)

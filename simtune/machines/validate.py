@@ -18,8 +18,10 @@ from simtune.machines.model import (
     Isa,
     Machine,
     Memory,
+    MemoryUnit,
     Pipeline,
     Prefetcher,
+    Tlb,
 )
 from simtune.machines.section import Section, power_of_two
 from simtune.machines.target import read_target
@@ -56,6 +58,8 @@ def build_machine(data: Mapping[str, Any], file: Path | str, default_name: str) 
         memory=_memory(top.section("memory"), caches, clock_hz),
         branch_predictor=_branch_predictor(top.section("branch_predictor", optional=True)),
         prefetcher=_prefetcher(top.section("prefetcher", optional=True)),
+        memory_unit=_memory_unit(top.section("memory_unit", optional=True)),
+        tlb=_tlb(top.section("tlb", optional=True)),
         energy_pj=_energy(top.section("energy_pj", optional=True)),
         qemu_cpu=top.text("qemu_cpu", default=""),
     )
@@ -88,6 +92,9 @@ def _pipeline(section: Section) -> Pipeline:
         rob=section.integer("rob", lowest, 4096, default=None if lowest else 0),
         load_queue=section.integer("load_queue", 0, 4096, default=0),
         store_queue=section.integer("store_queue", 0, 4096, default=0),
+        scheduler=section.integer("scheduler", 0, 4096, default=0),
+        retire_width=section.integer("retire_width", 0, 64, default=0),
+        taken_branch_penalty=section.integer("taken_branch_penalty", 0, 100, default=0),
     )
     section.close()
     return pipeline
@@ -196,6 +203,32 @@ def _prefetcher(section: Section) -> Prefetcher:
     )
     section.close()
     return prefetcher
+
+
+def _memory_unit(section: Section) -> MemoryUnit:
+    fallback = MemoryUnit()
+    unit = MemoryUnit(
+        forward_latency=section.integer("forward_latency", 0, 1000, fallback.forward_latency),
+        forward_fail=section.integer("forward_fail", 0, 1000, fallback.forward_fail),
+        split_penalty=section.integer("split_penalty", 0, 1000, fallback.split_penalty),
+        store_interval=section.integer("store_interval", 1, 1000, fallback.store_interval),
+        misses=section.integer("misses", 0, 64, fallback.misses),
+        early_fetch=section.boolean("early_fetch", fallback.early_fetch),
+    )
+    section.close()
+    return unit
+
+
+def _tlb(section: Section) -> Tlb:
+    fallback = Tlb()
+    tlb = Tlb(
+        entries=section.integer("entries", 0, 1 << 16, fallback.entries),
+        l2_entries=section.integer("l2_entries", 0, 1 << 16, fallback.l2_entries),
+        l2_latency=section.integer("l2_latency", 0, 1000, fallback.l2_latency),
+        walk_latency=section.integer("walk_latency", 0, 10000, fallback.walk_latency),
+    )
+    section.close()
+    return tlb
 
 
 def _energy(section: Section) -> dict[str, float]:

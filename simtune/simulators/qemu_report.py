@@ -18,7 +18,11 @@ from simtune.machines.model import Machine
 #: How many blocks are reported when blocks are asked for.
 HOT_BLOCKS = 64
 
-OPTIONAL_MODELS = ("branch", "prefetch", "blocks")
+#: What `count` may name. ``pipeline:SHARE`` replays that share of the instructions.
+OPTIONAL_MODELS = ("branch", "prefetch", "blocks", "pipeline")
+
+#: The scoreboard replays the first instructions of a region, then a share of windows of this many.
+_REPLAYED_FIRST, _WINDOW, _SHARE = 1_000_000, 40_000, 0.25
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def configuration(
     Raises:
         ConfigurationError: an unknown model in `count`, or line sizes that shrink outwards.
     """
-    if unknown := sorted(set(count) - set(OPTIONAL_MODELS)):
+    if unknown := sorted({item.partition(":")[0] for item in count} - set(OPTIONAL_MODELS)):
         raise ConfigurationError(
             f"cannot count {', '.join(unknown)}", f"allowed: {', '.join(OPTIONAL_MODELS)}"
         )
@@ -76,11 +80,14 @@ def configuration(
         lines.append(f"{level} {cache.sets} {cache.ways} {cache.line}")
     lines.append(f"l1i_mode {'callback' if l1i_callback else 'footprint'}")
     predictor, prefetcher = machine.branch_predictor, machine.prefetcher
-    if "branch" in count and predictor.kind == "gshare":
+    pipeline = [item for item in count if item.partition(":")[0] == "pipeline"]
+    if ("branch" in count or pipeline) and predictor.kind == "gshare":
         lines.append(f"branch {predictor.table_bits} {predictor.history_bits}")
     if "prefetch" in count and prefetcher.kind == "stride":
         lines.append(f"prefetch {prefetcher.streams} {prefetcher.degree} {prefetcher.distance}")
     lines += _issue_model(machine)
+    if pipeline:
+        lines += _scoreboard(machine, _share(pipeline[-1]))
     if verify:
         lines.append("verify 1")
     return "\n".join(lines) + "\n"
@@ -93,6 +100,49 @@ def _issue_model(machine: Machine) -> list[str]:
     for name, timing in pipeline.classes.items():
         mask = sum({bit[port] for port in timing.ports})
         lines.append(f"class {name} {timing.latency} {timing.busy} {mask:x}")
+    return lines
+
+
+def _share(item: str) -> float:
+    text = item.partition(":")[2] or str(_SHARE)
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0.01 <= share <= 1:
+        raise ConfigurationError(f"cannot count {item}", "the share is a number from 0.01 to 1: pipeline:0.5")
+    return share
+
+
+def _scoreboard(machine: Machine, share: float) -> list[str]:
+    pipeline, unit, tlb = machine.pipeline, machine.memory_unit, machine.tlb
+    core = (
+        pipeline.retire_width or pipeline.issue_width,
+        *(pipeline.rob, pipeline.scheduler, pipeline.load_queue, pipeline.store_queue),
+        *(pipeline.mispredict_penalty, pipeline.taken_branch_penalty),
+    )
+    memory = (
+        *(unit.forward_latency, unit.forward_fail, unit.split_penalty),
+        *(unit.store_interval, unit.misses, int(unit.early_fetch)),
+    )
+    lines = [
+        f"scoreboard {_REPLAYED_FIRST} {_WINDOW} {round(_WINDOW / share)}",
+        f"core {' '.join(map(str, core))}",
+        f"memory_unit {' '.join(map(str, memory))}",
+        f"tlb {tlb.entries} {tlb.l2_entries} {tlb.l2_latency} {tlb.walk_latency}",
+    ]
+    if machine.prefetcher.kind != "none":
+        lines.append(f"fetch_ahead {min(machine.prefetcher.streams, 64)} {machine.prefetcher.distance}")
+    first = machine.caches["l1d"].latency
+    cycles = machine.clock_hz * 1e-9  # per nanosecond
+    served = {
+        level: (float(cache.latency), cache.line_interval)
+        for level, cache in machine.caches.items()
+        if level in ("l2", "l3")
+    }
+    served["memory"] = (machine.memory.latency_ns * cycles, machine.memory.line_interval_ns * cycles)
+    for level, (latency, interval) in served.items():
+        lines.append(f"serve {level} {max(0, round(latency) - first)} {round(256 * interval)}")
     return lines
 
 

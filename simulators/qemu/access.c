@@ -10,6 +10,7 @@ struct pending {
     uint16_t size;
     uint8_t slot;
     bool store, split;
+    struct place *place; /* to be told where the address will be */
 };
 
 static struct pending pending[MAX_OPS];
@@ -62,7 +63,8 @@ static void close_window(void)
     unsigned leaders[MAX_SLOTS], order[MAX_SLOTS], position[MAX_SLOTS];
     if (!n_pending)
         return;
-    if (n_pending == 1 && !pending->split && !config.verify && !config.streams) {
+    if (n_pending == 1 && !pending->split && !config.verify && !config.streams &&
+        !config.scoreboard) {
         /* Nobody else asks for its address. */
         on_memory(pending->handle, pending->store ? on_store : on_load, (void *)(uintptr_t)pending->size);
         n_pending = n_slots = 0;
@@ -99,6 +101,7 @@ static void close_window(void)
         const struct pending *p = pending + n, *leader = pending + leaders[p->slot];
         int64_t offset = p->address.offset - leader->address.offset;
         w->ops[n] = (struct op){(uint8_t)position[p->slot], p->store, p->size, offset, p->pc};
+        *p->place = (struct place){&w->slots[position[p->slot]].address, offset, p->size, NULL};
         bool own = p->handle == leader->handle;
         if (config.verify && (n == 0 || p->handle != pending[n - 1].handle))
             verify(p, own ? NULL : w->slots + position[p->slot], offset);
@@ -133,7 +136,7 @@ static unsigned slot_for(const struct symbol *address)
     return n_slots++;
 }
 
-static void add_access(struct qemu_plugin_insn *handle, const struct insn *insn, unsigned m)
+static void add_access(struct qemu_plugin_insn *handle, const struct insn *insn, unsigned m, struct place *place)
 {
     const struct mem_operand *mem = insn->mem + m;
     struct symbol address = symbols_address(&mem->address);
@@ -144,19 +147,22 @@ static void add_access(struct qemu_plugin_insn *handle, const struct insn *insn,
     }
     pending[n_pending++] = (struct pending){
         .handle = handle, .address = address, .pc = insn->pc, .size = mem->size, .slot = (uint8_t)slot,
-        .store = mem->store,
+        .store = mem->store, .place = place,
         .split = mem->size > 8 || insn->n_mem > 1 || (insn->flags & INSN_SPLIT)};
 }
 
-void access_insn(struct qemu_plugin_insn *handle, const struct insn *insn, struct block *block)
+void access_insn(struct qemu_plugin_insn *handle, const struct insn *insn, struct block *block,
+                 struct place places[2])
 {
     bool uncertain = insn->flags & INSN_UNKNOWN;
     if ((insn->flags & INSN_DYNAMIC) && (insn->is_load || insn->is_store || uncertain)) {
         struct site site = {.pc = insn->pc, .flags = insn->flags};
         close_window();
-        if (config.has_level[L1D] || (insn->flags & (INSN_ELEMENTS | INSN_REPEATED)) || uncertain)
-            on_memory(handle, insn->flags & INSN_ELEMENTS ? on_element : on_dynamic,
-                      keep(&site, sizeof site));
+        if (config.has_level[L1D] || (insn->flags & (INSN_ELEMENTS | INSN_REPEATED)) || uncertain) {
+            struct site *kept = keep(&site, sizeof site);
+            on_memory(handle, insn->flags & INSN_ELEMENTS ? on_element : on_dynamic, kept);
+            places[0] = (struct place){&kept->first, 0, 8, &kept->lines};
+        }
         if (insn->flags & INSN_ELEMENTS)
             announce(handle);
         else if (config.verify && !(insn->flags & (INSN_REPEATED | INSN_UNKNOWN)))
@@ -170,7 +176,7 @@ void access_insn(struct qemu_plugin_insn *handle, const struct insn *insn, struc
             if (config.has_level[L1D]) {
                 if (m == 0 && n_pending + 2 > MAX_OPS)
                     close_window();
-                add_access(handle, insn, m);
+                add_access(handle, insn, m, places + m);
             }
         }
     }

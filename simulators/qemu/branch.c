@@ -21,17 +21,14 @@ void branch_reset_history(void)
     previous = NULL;
 }
 
-/* At the start of every block: where it starts tells what the branch before it did. */
-void branch_block(unsigned vcpu, void *data)
+bool branch_step(const struct block *block)
 {
-    const struct block *block = data;
-    (void)vcpu;
-    if (!counting)
-        return;
+    bool mispredicted = false;
     if (previous) {
         bool taken = block->pc != previous->fall_through;
         uint8_t *counter = counters + (((previous->fall_through >> 1) ^ history) & mask);
-        totals.mispredicts += (*counter >= 2) != taken;
+        mispredicted = (*counter >= 2) != taken;
+        totals.mispredicts += mispredicted;
         if (taken && *counter < 3)
             ++*counter;
         else if (!taken && *counter > 0)
@@ -39,4 +36,13 @@ void branch_block(unsigned vcpu, void *data)
         history = (history << 1 | taken) & history_mask;
     }
     previous = block->fall_through ? block : NULL;
+    return mispredicted;
+}
+
+/* At the start of every block: where it starts tells what the branch before it did. */
+void branch_block(unsigned vcpu, void *block)
+{
+    (void)vcpu;
+    if (counting)
+        branch_step(block);
 }

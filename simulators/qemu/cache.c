@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "cache.h"
+#include "model.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+bool cache_log_misses;
+static unsigned server; /* level that had the line of the last fetch */
 
 bool cache_init(struct cache *c, unsigned sets, unsigned ways, unsigned line, struct cache *next)
 {
@@ -161,6 +164,7 @@ static void evict(struct cache *c, uint64_t victim)
 
 static void fetch(struct cache *c, uint64_t line, uint64_t victim)
 {
+    server = c->next ? c->next->level : MEMORY;
     if (c->next)
         cache_fill(c->next, line << c->line_bits);
     evict(c, victim);
@@ -207,6 +211,8 @@ __attribute__((noinline)) void cache_slow(struct cache *c, uint64_t line, bool s
     else
         c->read_misses++;
     fetch(c, line, victim);
+    if (cache_log_misses && c->level == L1D)
+        scoreboard_miss(line, server);
 }
 
 bool cache_prefetch(struct cache *c, uint64_t line)

@@ -21,11 +21,16 @@ struct cache {
     uint8_t vector;     /* how many ways of a set are searched at a time, 0 = one */
     bool enabled;       /* while false, every access misses the fast path and changes nothing */
     struct cache *next; /* towards memory, or NULL */
+    unsigned level;     /* as its user numbers it; memory follows the last */
     uint64_t *asleep;   /* the tags while the cache is disabled */
     uint64_t changes;   /* so far, of the order of lines in any set, or of `enabled` */
     uint64_t reads, writes; /* of levels behind the first: accesses from the level above */
     uint64_t read_misses, write_misses, writebacks;
 };
+
+/* While set, misses of the first data cache go to the scoreboard with the level that had the line. */
+extern bool cache_log_misses;
+void scoreboard_miss(uint64_t line, unsigned level);
 
 /* False when the geometry is impossible or memory is short. */
 bool cache_init(struct cache *, unsigned sets, unsigned ways, unsigned line, struct cache *next);

@@ -7,10 +7,16 @@
  *   l1i SETS WAYS LINE          l1d, l2, l3 likewise         l1i_mode footprint|callback
  *   branch TABLE_BITS HISTORY_BITS                           prefetch STREAMS DEGREE DISTANCE
  *   issue in-order|out-of-order WIDTH                        class NAME LATENCY BUSY PORT_MASK
+ *   scoreboard FULL WINDOW PERIOD
+ *   core RETIRE_WIDTH ROB SCHEDULER LOAD_QUEUE STORE_QUEUE MISPREDICT_PENALTY TAKEN_BRANCH_PENALTY
+ *   memory_unit FORWARD_LATENCY FORWARD_FAIL SPLIT_PENALTY STORE_INTERVAL MISSES EARLY_FETCH
+ *   tlb ENTRIES L2_ENTRIES L2_LATENCY WALK_LATENCY           fetch_ahead STREAMS DISTANCE
+ *   serve l2|l3|memory LATENCY INTERVAL                      (beyond L1D; interval in 1/256 cycles)
  *   verify 0|1                  (checks every address that the plugin derives; for tests)
  */
 #include "model.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -55,6 +61,51 @@ static bool read_class(const char *values)
     return false;
 }
 
+static bool read_server(const char *values)
+{
+    char name[32];
+    unsigned latency, interval, level = MEMORY;
+    if (sscanf(values, "%31s %u %u", name, &latency, &interval) != 3)
+        return false;
+    for (unsigned n = L2; n < N_LEVELS; n++)
+        if (!strcmp(name, level_names[n]))
+            level = n;
+    config.level_latency[level] = latency;
+    config.level_interval[level] = interval;
+    return true;
+}
+
+static bool read_scoreboard(const char *key, const char *values, bool *known)
+{
+    struct config *c = &config;
+    unsigned early = 0;
+    *known = true;
+    if (!strcmp(key, "scoreboard")) {
+        c->scoreboard = true;
+        return sscanf(values, "%" SCNd64 " %" SCNd64 " %" SCNd64, &c->full, &c->window, &c->period) == 3 &&
+               c->full >= 0 && c->window > 0 && c->period >= c->window;
+    }
+    if (!strcmp(key, "core"))
+        return sscanf(values, "%u %u %u %u %u %u %u", &c->retire_width, &c->rob, &c->scheduler, &c->load_queue,
+                      &c->store_queue, &c->mispredict_penalty, &c->taken_branch_penalty) == 7 && c->retire_width;
+    if (!strcmp(key, "memory_unit")) {
+        int read = sscanf(values, "%u %u %u %u %u %u", &c->forward_latency, &c->forward_fail, &c->split_penalty,
+                          &c->store_interval, &c->misses, &early);
+        c->early_fetch = early;
+        return read == 6 && c->misses <= 64;
+    }
+    if (!strcmp(key, "tlb"))
+        return sscanf(values, "%u %u %u %u", &c->tlb_entries, &c->l2_tlb_entries, &c->l2_tlb_latency,
+                      &c->walk_latency) == 4;
+    if (!strcmp(key, "fetch_ahead"))
+        return sscanf(values, "%u %u", &c->fetch_streams, &c->fetch_distance) == 2 && c->fetch_streams <= 64 &&
+               c->fetch_distance < 64;
+    if (!strcmp(key, "serve"))
+        return read_server(values);
+    *known = false;
+    return false;
+}
+
 static bool read_setting(const char *key, const char *values)
 {
     char word[32] = "";
@@ -80,6 +131,9 @@ static bool read_setting(const char *key, const char *values)
     } else if (!strcmp(key, "class"))
         return read_class(values);
     else {
+        bool known, good = read_scoreboard(key, values, &known);
+        if (known)
+            return good;
         for (unsigned n = 0; n < N_LEVELS; n++)
             if (!strcmp(key, level_names[n]))
                 return read_level(n, values);
@@ -110,6 +164,8 @@ bool config_read(const char *path)
                 below = &levels[n];
             }
         levels[L1I].next = levels[L1D].next = below;
+        for (unsigned n = 0; n < N_LEVELS; n++)
+            levels[n].level = n;
         return true;
     }
     int n = snprintf(message, sizeof message, "simtune plugin: bad configuration %.200s: %.200s\n", path,

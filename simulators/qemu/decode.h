@@ -52,6 +52,7 @@ enum {
     INSN_REPEATED = 8, /* dynamic, x86 string instruction: accesses and bytes counted as they come */
     INSN_MARK_BEGIN = 16,
     INSN_MARK_END = 32,
+    INSN_MOVE = 128, /* copies a register to another of the same kind */
     INSN_SPLIT = 64 /* QEMU reports the access in several parts though it has at most 8 bytes */
 };
 

@@ -25,14 +25,13 @@ static bool is_vector(unsigned cls)
     return cls >= VEC_ALU && cls <= VEC_STORE;
 }
 
-static unsigned busy_of(const struct insn *i, unsigned cls)
+unsigned busy_of(const struct insn *i, unsigned cls)
 {
     unsigned scale = is_vector(cls) && i->scale > 1 ? i->scale : 1;
     return config.classes[cls].busy * scale;
 }
 
-/* The access that an instruction of another class does besides; N_CLASSES if none. */
-static unsigned extra_access(const struct insn *i, bool store)
+unsigned extra_access(const struct insn *i, bool store)
 {
     bool own = i->cls == LOAD || i->cls == STORE || i->cls == ATOMIC || i->cls == VEC_LOAD || i->cls == VEC_STORE;
     bool wide = false;

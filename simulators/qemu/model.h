@@ -7,7 +7,7 @@
 #include "compat.h"
 #include "decode.h"
 
-enum { L1I, L1D, L2, L3, N_LEVELS };
+enum { L1I, L1D, L2, L3, N_LEVELS, MEMORY = N_LEVELS };
 extern const char *const level_names[N_LEVELS];
 
 enum { MAX_PORTS = 24 };
@@ -26,6 +26,16 @@ struct config {
     bool has_level[N_LEVELS];
     unsigned gshare_table_bits, gshare_history_bits; /* 0 table bits = no predictor */
     unsigned streams, degree, distance;              /* 0 streams = no prefetcher */
+    /* The scoreboard, see scoreboard.h. Of the sizes, 0 means unlimited. */
+    bool scoreboard, early_fetch;
+    bool x86, shared_simd; /* FP registers are those of SIMD */
+    int64_t full, window, period; /* instructions */
+    unsigned retire_width, rob, scheduler, load_queue, store_queue, misses;
+    unsigned mispredict_penalty, taken_branch_penalty;
+    unsigned forward_latency, forward_fail, split_penalty, store_interval;
+    unsigned tlb_entries, l2_tlb_entries, l2_tlb_latency, walk_latency;
+    unsigned fetch_streams, fetch_distance;                            /* prefetching */
+    unsigned level_latency[N_LEVELS + 1], level_interval[N_LEVELS + 1]; /* beyond L1D; 1/256 cycles */
     char out[4096];
 };
 extern struct config config;
@@ -47,6 +57,7 @@ struct block {
     uint16_t loads, stores, line_reads, line_writes;
     uint32_t load_bytes, store_bytes, issue_millicycles;
     uint8_t *code;
+    struct replay *replay; /* scoreboard.c */
 };
 
 /* Blocks never move, and the watchdog reads them while the guest runs. */
@@ -65,9 +76,17 @@ extern struct totals totals;
 extern struct cache levels[N_LEVELS];
 extern bool counting; /* inside the region of interest */
 
+/* Where one access of a block finds its address after the block was executed. */
+struct place {
+    const uint64_t *base; /* NULL: not known, taken for a hit */
+    int64_t offset;
+    uint32_t size;
+    const uint32_t *lines; /* of a dynamic access: how many lines it touched, or NULL */
+};
+
 /* access.c, window.c, plan.c: the accesses of one translation block. */
 void access_begin_block(void);
-void access_insn(struct qemu_plugin_insn *, const struct insn *, struct block *);
+void access_insn(struct qemu_plugin_insn *, const struct insn *, struct block *, struct place places[2]);
 void access_barrier(void); /* the accesses so far are done before what follows */
 void access_enable(bool enabled);
 
@@ -75,9 +94,21 @@ void access_enable(bool enabled);
 bool branch_init(void);
 void branch_reset_history(void);
 void branch_block(unsigned vcpu, void *block);
+bool branch_step(const struct block *); /* the branch before this block was mispredicted */
 bool prefetch_init(void);
 void prefetch_observe(uint64_t pc, uint64_t address);
 unsigned issue_cost(const struct insn *insns, unsigned n, bool loops);
+unsigned busy_of(const struct insn *, unsigned cls);
+/* The access that an instruction of another class does besides; N_CLASSES if none. */
+unsigned extra_access(const struct insn *, bool store);
+
+/* scoreboard.c */
+bool scoreboard_init(void);
+void scoreboard_translate(struct block *, const struct insn *, unsigned n, struct place (*places)[2]);
+void scoreboard_begin(void);
+void scoreboard_end(void);
+exec_fn scoreboard_block;
+double scoreboard_cycles(uint64_t region_insns);
 
 /* report.c */
 enum { STATUS_COMPLETE, STATUS_NO_REGION, STATUS_OPEN_REGION, STATUS_LIMIT, STATUS_NEEDS_L1I };

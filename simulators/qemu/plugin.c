@@ -9,7 +9,7 @@
  * region starts and ends at marker instructions, which are themselves not counted. One guest thread
  * is modelled.
  */
-#include "model.h"
+#include "scoreboard.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -83,6 +83,8 @@ static void region_begin(unsigned vcpu, void *unused)
     for (unsigned n = 0; n < block_total(); n++)
         block_at(n)->base = block_counter(n);
     branch_reset_history();
+    if (config.scoreboard)
+        scoreboard_begin();
     region_seen = counting = true;
     access_enable(true);
     if (config.has_level[L1I])
@@ -103,6 +105,8 @@ static void region_end(unsigned vcpu, void *unused)
     pthread_mutex_lock(&region_lock);
     if (over_limit())
         finish(STATUS_LIMIT, EXIT_LIMIT);
+    if (config.scoreboard)
+        scoreboard_end();
     for (unsigned n = 0; n < block_total(); n++) {
         struct block *block = block_at(n);
         block->executions += block_counter(n) - block->base;
@@ -172,7 +176,8 @@ static void watch_footprint(uint64_t pc, uint64_t bytes)
     }
 }
 
-static void close_block(struct block *block, const struct insn *insns, unsigned n, const uint8_t *code)
+static void close_block(struct block *block, const struct insn *insns, unsigned n, const uint8_t *code,
+                        struct place (*places)[2])
 {
     const struct insn *last = insns + n - 1;
     block->insns = (uint16_t)n;
@@ -190,6 +195,8 @@ static void close_block(struct block *block, const struct insn *insns, unsigned 
     }
     if (config.issue_width)
         block->issue_millicycles = issue_cost(insns, n, last->target == block->pc);
+    if (config.scoreboard)
+        scoreboard_translate(block, insns, n, places);
     block->code = malloc(block->code_bytes);
     if (block->code)
         memcpy(block->code, code, block->code_bytes);
@@ -235,6 +242,7 @@ static bool last_is_whole(struct qemu_plugin_tb *tb, size_t n)
 static void translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
     static struct insn insns[512];
+    static struct place places[512][2];
     static uint8_t code[512 * MAX_INSN_BYTES];
     static const size_t room = sizeof insns / sizeof *insns;
     size_t n = qemu_plugin_tb_n_insns(tb), used = 0, bytes = 0;
@@ -256,7 +264,8 @@ static void translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
         insn->scale = (uint8_t)group_size(insn, k == 0);
         bool marker = insn->flags & (INSN_MARK_BEGIN | INSN_MARK_END) && !config.roi_all;
         if (block && (marker || used == room)) {
-            close_block(block, insns, (unsigned)used, code);
+            access_barrier();
+            close_block(block, insns, (unsigned)used, code, places);
             block = NULL;
         }
         if (marker) {
@@ -273,17 +282,20 @@ static void translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
             used = bytes = 0;
             if (config.has_level[L1I] && config.l1i_callback)
                 qemu_plugin_register_vcpu_insn_exec_cb(handle, fetch_code, QEMU_PLUGIN_CB_NO_REGS, block);
-            if (config.gshare_table_bits)
+            if (config.scoreboard)
+                qemu_plugin_register_vcpu_insn_exec_cb(handle, scoreboard_block, QEMU_PLUGIN_CB_NO_REGS, block);
+            else if (config.gshare_table_bits)
                 qemu_plugin_register_vcpu_insn_exec_cb(handle, branch_block, QEMU_PLUGIN_CB_NO_REGS, block);
         }
-        access_insn(handle, insn, block);
+        memset(places[used], 0, sizeof places[used]);
+        access_insn(handle, insn, block, places[used]);
         memcpy(code + bytes, raw, insn->size);
         bytes += insn->size;
         used++;
     }
     access_barrier();
     if (block) {
-        close_block(block, insns, (unsigned)used, code);
+        close_block(block, insns, (unsigned)used, code, places);
         watch_footprint(block->pc, block->code_bytes);
     }
 }
@@ -308,6 +320,10 @@ int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc, 
     bool good = decode && path && *config.out && config_read(path);
     if (good && config.gshare_table_bits)
         good = branch_init();
+    config.x86 = decode == decode_x86;
+    config.shared_simd = decode != decode_riscv;
+    if (good && config.scoreboard)
+        good = scoreboard_init();
     if (good && config.streams)
         good = prefetch_init();
     if (!good) {

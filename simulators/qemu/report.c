@@ -224,6 +224,10 @@ static void counters(FILE *file)
         fprintf(file, "issue_cycles %" PRIu64 ".%03u\n", millicycles / 1000, (unsigned)(millicycles % 1000));
         lines_written++;
     }
+    if (config.scoreboard) {
+        fprintf(file, "pipeline_cycles %.3f\n", scoreboard_cycles(insns));
+        lines_written++;
+    }
     if (config.gshare_table_bits)
         line(file, "branch_mispredicts", "", totals.mispredicts);
     if (config.streams)

@@ -227,10 +227,11 @@ static void dynamic_access(uint64_t pc, uint64_t address, unsigned size, bool st
 
 void on_dynamic(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address, void *data)
 {
-    const struct site *site = data;
+    struct site *site = data;
     unsigned size = mem_size(info);
     bool store = mem_is_store(info);
     (void)vcpu;
+    site->first = address;
     if (!counting)
         return;
     if (site->flags & (INSN_REPEATED | INSN_UNKNOWN)) {
@@ -245,7 +246,7 @@ void on_element(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address, voi
 {
     static uint64_t seen, line;
     static bool started;
-    const struct site *site = data;
+    struct site *site = data;
     unsigned size = mem_size(info), bits = levels[L1D].line_bits;
     bool store = mem_is_store(info);
     (void)vcpu;
@@ -255,6 +256,11 @@ void on_element(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address, voi
     uint64_t now = counter_page_values(sequence)[0], last = (address + size - 1) >> bits;
     if (started && now == seen && address >> bits == line && last == line)
         return;
+    if (!started || now != seen) {
+        site->first = address;
+        site->lines = 0;
+    }
+    site->lines++;
     started = true;
     seen = now;
     line = last;

@@ -71,6 +71,8 @@ struct site {
     int64_t offset;
     uint16_t size;
     uint8_t flags;
+    uint64_t first; /* address of the latest execution, and the lines that it touched */
+    uint32_t lines;
 };
 
 /* plan.c: stand-ins for a plan that is not made yet, and one that cannot be made. */

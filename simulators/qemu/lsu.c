@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Loads and stores of the scoreboard.
+ *
+ * A line that the cache model fetched in this block is in flight from the first access that needs it:
+ * as long as its level takes, no more of them at once than `misses`, and no faster after each other
+ * than the level delivers. A stream of misses that a prefetcher recognises was asked for earlier, by the
+ * miss `distance` lines before.
+ *
+ * Stores leave their queue in order, each once it is retired and has its line. A load that finds an
+ * older store to the same bytes in the queue gets its data from there; when the store holds only a
+ * part of them, the load waits until it has left.
+ */
+#include "scoreboard.h"
+
+enum { LOGGED = 64, IN_FLIGHT = 1024, FORWARDING = 1024, GRANULE = 8, MAX_MISSES = 64 };
+enum { MAX_STREAMS = 64, HISTORY = 64, TLB_WAYS = 8, L2_TLB_WAYS = 8, PAGE_BITS = 12 };
+
+static struct {
+    uint64_t line;
+    unsigned level;
+} logged[LOGGED];
+static unsigned n_logged;
+
+static struct {
+    uint64_t line, ready;
+} in_flight[IN_FLIGHT];
+
+static uint64_t buffers[MAX_MISSES]; /* when each miss buffer is free again */
+static uint64_t link_free[N_LEVELS + 1]; /* in 1/256 cycles, by level that delivers */
+
+static struct stored {
+    uint64_t granule, start, end, ready, left;
+} stored[FORWARDING];
+static uint64_t last_left;
+
+static struct stream {
+    uint64_t line, used;
+    int64_t stride;
+    unsigned confidence;
+    uint64_t asked[HISTORY]; /* when each of the last misses happened */
+} streams[MAX_STREAMS];
+static uint64_t n_misses;
+
+static uint64_t *tlb, *l2_tlb;
+static unsigned tlb_sets, l2_tlb_sets;
+
+static uint64_t later(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+static uint64_t *tlb_init(unsigned entries, unsigned ways, unsigned *sets)
+{
+    *sets = (entries + ways - 1) / ways;
+    return calloc((size_t)(*sets ? *sets : 1) * ways, sizeof(uint64_t));
+}
+
+bool lsu_init(void)
+{
+    tlb = tlb_init(config.tlb_entries, TLB_WAYS, &tlb_sets);
+    l2_tlb = tlb_init(config.l2_tlb_entries, L2_TLB_WAYS, &l2_tlb_sets);
+    return tlb && l2_tlb;
+}
+
+/* Called by the cache model; `level` is the one that had the line, N_LEVELS for memory. */
+void scoreboard_miss(uint64_t line, unsigned level)
+{
+    if (n_logged < LOGGED)
+        logged[n_logged].line = line, logged[n_logged++].level = level;
+}
+
+void lsu_block_done(void)
+{
+    n_logged = 0;
+}
+
+/* ---- address translation ---- */
+
+static bool tlb_hit(uint64_t *table, unsigned sets, unsigned ways, uint64_t page)
+{
+    /* Hashed, so that pages at equal distances spread as in the fully associative tables of most cores. */
+    uint64_t *set = table + ((page ^ page >> 3 ^ page >> 7) % sets) * ways, carried = page + 1;
+    for (unsigned way = 0; way < ways; way++) {
+        uint64_t entry = set[way];
+        set[way] = carried;
+        if (entry == page + 1)
+            return true;
+        carried = entry;
+    }
+    return false;
+}
+
+static unsigned translate(uint64_t address)
+{
+    static uint64_t last_page = UINT64_MAX;
+    uint64_t page = address >> PAGE_BITS;
+    if (page == last_page || !tlb_sets)
+        return 0;
+    last_page = page;
+    if (tlb_hit(tlb, tlb_sets, TLB_WAYS, page))
+        return 0;
+    if (!l2_tlb_sets || tlb_hit(l2_tlb, l2_tlb_sets, L2_TLB_WAYS, page))
+        return config.l2_tlb_latency;
+    return config.l2_tlb_latency + config.walk_latency;
+}
+
+/* ---- lines ---- */
+
+/* When the prefetcher, if it knows the stream, asked for the line; `now` otherwise. */
+static uint64_t asked_for(uint64_t line, uint64_t now)
+{
+    struct stream *s = NULL, *oldest = streams;
+    for (unsigned n = 0; n < config.fetch_streams; n++) {
+        int64_t step = (int64_t)(line - streams[n].line);
+        if (step && step == streams[n].stride)
+            s = streams + n; /* goes on */
+        else if (!s && step && step >= -4 && step <= 4 && streams[n].confidence == 0)
+            s = streams + n; /* may become one */
+        if (streams[n].used < oldest->used)
+            oldest = streams + n;
+    }
+    n_misses++;
+    if (!s) {
+        *oldest = (struct stream){.line = line, .used = n_misses};
+        oldest->asked[line % HISTORY] = now;
+        return now;
+    }
+    int64_t step = (int64_t)(line - s->line);
+    s->confidence = step == s->stride ? s->confidence + 1 : 1;
+    s->stride = step;
+    s->line = line;
+    s->used = n_misses;
+    unsigned ahead = s->confidence > 2 ? s->confidence - 2 : 0;
+    if (ahead > config.fetch_distance)
+        ahead = config.fetch_distance;
+    s->asked[s->confidence % HISTORY] = now;
+    return ahead ? s->asked[(s->confidence - ahead) % HISTORY] : now;
+}
+
+/* A line comes from `level`, wanted at `now`. */
+static uint64_t fetch(uint64_t line, unsigned level, uint64_t now)
+{
+    unsigned first = 0;
+    uint64_t asked = config.fetch_streams ? asked_for(line, now) : now;
+    for (unsigned n = 1; n < config.misses; n++)
+        if (buffers[n] < buffers[first])
+            first = n;
+    if (config.misses)
+        asked = asked < now ? asked : later(now, buffers[first]);
+    uint64_t free_at = later(asked << 8, link_free[level]);
+    link_free[level] = free_at + config.level_interval[level];
+    uint64_t there = later(asked + config.level_latency[level], (free_at >> 8) + config.level_latency[level]);
+    if (there < now)
+        there = now;
+    buffers[first] = there;
+    in_flight[line % IN_FLIGHT].line = line;
+    in_flight[line % IN_FLIGHT].ready = there;
+    return there;
+}
+
+/* When a line that is accessed at `now` is in L1D: at once, unless it is missing or on its way. */
+static uint64_t line_there(uint64_t line, uint64_t now)
+{
+    for (unsigned n = 0; n < n_logged; n++)
+        if (logged[n].line == line) {
+            unsigned level = logged[n].level;
+            logged[n] = logged[--n_logged];
+            return fetch(line, level, now);
+        }
+    if (in_flight[line % IN_FLIGHT].line == line)
+        return later(now, in_flight[line % IN_FLIGHT].ready);
+    return now;
+}
+
+/* ---- loads and stores ---- */
+
+static struct stored *stored_at(uint64_t address)
+{
+    return stored + address / GRANULE % FORWARDING;
+}
+
+/* The time when the bytes can be had, considering stores that are still in the queue. */
+static uint64_t forwarded(uint64_t address, unsigned size, uint64_t start, uint64_t from_cache)
+{
+    uint64_t end = address + size, last = (end - 1) / GRANULE;
+    uint64_t when = from_cache;
+    for (uint64_t granule = address / GRANULE; granule <= last; granule++) {
+        const struct stored *s = stored_at(granule * GRANULE);
+        if (s->granule != granule || s->left <= start || s->end <= address || s->start >= end)
+            continue;
+        if (s->start <= address && s->end >= end)
+            return later(start, s->ready) + config.forward_latency;
+        when = later(when, s->left + config.forward_fail);
+    }
+    return when;
+}
+
+uint64_t lsu_load(const struct step *s, uint64_t start)
+{
+    const struct place *p = &s->reads;
+    if (!p->base)
+        return start + s->load.latency;
+    uint64_t address = *p->base + (uint64_t)p->offset;
+    unsigned bits = levels[L1D].line_bits, size = p->size;
+    uint64_t line = address >> bits, last = (address + size - 1) >> bits;
+    if (p->lines && *p->lines > 1)
+        last = line + *p->lines - 1;
+    start += translate(address);
+    uint64_t there = line_there(line, start);
+    while (line < last) {
+        there = later(there, line_there(++line, core_port(&s->load, start + 1)) + config.split_penalty);
+    }
+    return forwarded(address, size, start, there + s->load.latency);
+}
+
+uint64_t lsu_store(const struct step *s, uint64_t address_ready, uint64_t data_ready, uint64_t retired)
+{
+    const struct place *p = &s->writes;
+    uint64_t left = later(retired + 1, last_left + config.store_interval);
+    if (p->base) {
+        uint64_t address = *p->base + (uint64_t)p->offset, end = address + p->size;
+        unsigned bits = levels[L1D].line_bits;
+        uint64_t line = address >> bits, last = (end - 1) >> bits;
+        if (p->lines && *p->lines > 1)
+            last = line + *p->lines - 1;
+        uint64_t asked = (config.early_fetch ? address_ready : left) + translate(address);
+        left = later(left, line_there(line, asked));
+        while (line < last)
+            left = later(left, line_there(++line, asked)) + config.store_interval;
+        for (uint64_t granule = address / GRANULE; granule <= (end - 1) / GRANULE; granule++)
+            *stored_at(granule * GRANULE) = (struct stored){granule, address, end, data_ready, left};
+    }
+    last_left = left;
+    return left;
+}
