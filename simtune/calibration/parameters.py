@@ -53,8 +53,9 @@ class Rule:
 
     Attributes:
         pattern: of dotted keys; the first rule that matches counts.
-        down, up: bounds are value x down and value x up, or
+        down, up: bounds are value x down and value x up.
         low, high: absolute ones, which are never left.
+        reach: an upper bound below it is raised to it, for values that may start at 0.
     """
 
     pattern: str
@@ -62,6 +63,7 @@ class Rule:
     up: float
     low: float
     high: float
+    reach: float = 0.0
 
 
 #: Every number of a machine file that matches one of these is free.
@@ -71,6 +73,14 @@ RULES: tuple[Rule, ...] = (
     Rule("pipeline.classes.*.latency", 0.3, 3.0, 1, 60),
     Rule("pipeline.classes.*.busy", 0.5, 4.0, 1, 60),
     Rule("pipeline.mispredict_penalty", 0.4, 2.5, 1, 40),
+    Rule("pipeline.taken_branch_penalty", 0.0, 2.0, 0, 4, reach=2),
+    Rule("pipeline.scheduler", 0.4, 3.0, 0, 1024),
+    Rule("memory_unit.forward_*", 0.3, 3.0, 0, 60),
+    Rule("memory_unit.split_penalty", 0.0, 4.0, 0, 30, reach=4),
+    Rule("memory_unit.store_interval", 0.5, 4.0, 1, 16),
+    Rule("memory_unit.misses", 0.3, 4.0, 1, 64),
+    Rule("tlb.*_latency", 0.3, 4.0, 0, 500),
+    Rule("prefetcher.distance", 0.2, 4.0, 1, 64),
     Rule("caches.l1i.*", 1.0, 1.0, 0, 0),
     Rule("caches.*.latency", 0.5, 2.5, 1, 300),
     Rule("caches.*.line_interval", 0.25, 8.0, 0.25, 300),
@@ -95,14 +105,16 @@ def free_parameters(
     found = []
     for path, value in numbers(machine.as_dict()):
         rule = next((rule for rule in RULES if fnmatch.fnmatchcase(path, rule.pattern)), None)
-        if rule is None or rule.high <= 0 or not any(fnmatch.fnmatchcase(path, each) for each in only):
+        if rule is None or rule.high <= 0 or (value == 0 and not rule.reach):
+            continue  # 0 switches a part off, or makes it unlimited
+        if not any(fnmatch.fnmatchcase(path, each) for each in only):
             continue
         _, _, inner = path.partition("pipeline.classes.")
         if inner and counters and inner.partition(".")[0] not in seen:
             continue
-        low, high = max(rule.low, value * rule.down), min(rule.high, value * rule.up)
+        low, high = max(rule.low, value * rule.down), min(rule.high, max(rule.reach, value * rule.up))
         if isinstance(value, int):
-            low, high = int(low) if low >= 1 else 1 if value else 0, max(value + 1, int(high))
+            low, high = max(rule.low, int(low)), max(value + 1, int(high))
         # A file outside the bounds is its author's business: the value itself is always allowed.
         found.append(Parameter(path, min(low, value), max(high, value), isinstance(value, int)))
     if not found:
