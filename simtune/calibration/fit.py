@@ -23,7 +23,7 @@ from simtune.machines.model import Machine
 from simtune.metrics import order_agreement
 
 #: Steps, as shares of the value.
-_SCALES = (0.5, 0.25, 0.12, 0.06)
+SCALES = (0.5, 0.25, 0.12, 0.06)
 #: A move that gains less is noise, and would carry numbers away from what is documented.
 _LEAST_GAIN = 0.002
 #: Seconds beyond the budget for finding out what each change is worth.
@@ -103,18 +103,22 @@ def score(cases: Sequence[Case], predicted: Any) -> Score:
     return Score(float(np.mean(errors)), float(np.mean(taus)), float(np.mean(losses)), workloads)
 
 
-def split(cases: Sequence[Case], held: Sequence[str]) -> tuple[list[Case], list[Case]]:
-    """Cases to fit to, and cases of workloads held out.
+def check_held(names: Sequence[str], held: Sequence[str]) -> None:
+    """Makes sure that workloads can be held out.
 
     Raises:
-        ConfigurationError: nothing is left to fit to, or a name is not there.
+        ConfigurationError: a name is not there, or nothing is left to fit to.
     """
-    names = list(dict.fromkeys(case.workload for case in cases))
     if unknown := [name for name in held if name not in names]:
         raise ConfigurationError(f"no measurements of {', '.join(unknown)}", f"there are {', '.join(names)}")
-    fitted = [case for case in cases if case.workload not in held]
-    if not fitted:
+    if set(names) <= set(held):
         raise ConfigurationError("all workloads are held out", "hold fewer of them out")
+
+
+def split(cases: Sequence[Case], held: Sequence[str]) -> tuple[list[Case], list[Case]]:
+    """Cases to fit to, and cases of workloads held out; see `check_held`."""
+    check_held(list(dict.fromkeys(case.workload for case in cases)), held)
+    fitted = [case for case in cases if case.workload not in held]
     return fitted, [case for case in cases if case.workload in held]
 
 
@@ -133,6 +137,7 @@ class Fitter:
         held: of other workloads, to judge only.
         budget_s: wall seconds after which no new round of simulations starts.
         progress: is told what happens.
+        scales: of the steps, one after the other.
     """
 
     def __init__(
@@ -144,7 +149,9 @@ class Fitter:
         held: Sequence[Case] = (),
         budget_s: float = 600.0,
         progress: Callable[[str], None] = lambda _text: None,
+        scales: Sequence[float] = SCALES,
     ) -> None:
+        self.scales = scales
         self.experiment, self.start, self.parameters = experiment, machine, list(parameters)
         self.cases, self.held, self.progress = list(cases), list(held), progress
         self.few = _few(self.cases)
@@ -159,12 +166,12 @@ class Fitter:
         held_before = self._score(self.start, self.held) if self.held else None
         self.progress(f"start: error {before.error:.3f}, tau-b {before.tau_b:.3f}, loss {before.loss:.4f}")
         loss, level, rounds, ended = before.loss, 0, 0, "nothing helps any more"
-        while level < len(_SCALES):
+        while level < len(self.scales):
             if self._late():
                 ended = "the time was over"
                 break
             rounds += 1
-            gained = self._round(loss, _SCALES[level])
+            gained = self._round(loss, self.scales[level])
             if gained is None or loss - gained < _LEAST_GAIN:
                 level += 1
             loss = loss if gained is None else gained

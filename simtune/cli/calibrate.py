@@ -99,22 +99,23 @@ def command(
     tell = _Lines(quiet=as_json)
     with open_existing(records) as store, tempfile.TemporaryDirectory(prefix="simtune-calibrate-") as scratch:
         data = load_dataset(store, [loaded], target, workloads)
+        names = [group.name for group in data.groups]
 
         from simtune.build.builder import Builder
         from simtune.calibration.experiment import Experiment, prepare
-        from simtune.calibration.fit import Fitter, every_third, split
+        from simtune.calibration.fit import Fitter, check_held, every_third, split
         from simtune.calibration.parameters import free_parameters
         from simtune.simulators.base import get_simulator
 
+        wanted = [name for name in held if name != "none"] if held else every_third(names)
+        check_held(names, wanted)
+        parameters = free_parameters(loaded, [row for g in data.groups for row in g.counters], only)
         builder = Builder(jobs)
         try:
             cases = prepare(store, data, candidates, Path(scratch), builder, tell.now)
         finally:
             builder.close()
-        names = list(dict.fromkeys(case.workload for case in cases))
-        wanted = [name for name in held if name != "none"] if held else every_third(names)
         fitted, judged = split(cases, wanted)
-        parameters = free_parameters(loaded, [case.counters for case in fitted], only)
         tell.now(
             f"{len(parameters)} free numbers; {len(fitted)} candidates to fit to, {len(judged)} held out "
             f"({', '.join(wanted) or 'none'})"
