@@ -123,9 +123,8 @@ class Mca:
         """Assembly of each block; empty for one that does not come out whole."""
         end, printed = _ENDS[self.isa]
         stream = "\n".join(" ".join(f"0x{byte:02x}" for byte in code + end) for code in codes)
-        text = self._run(
-            [self._mc, "-disassemble", f"-triple={_TRIPLES[self.isa]}", f"-mcpu={self.cpu}"], stream
-        )[0]
+        triple = f"-triple={_TRIPLES[self.isa]}"
+        text, error = self._run([self._mc, "-disassemble", triple, f"-mcpu={self.cpu}"], stream)
         blocks: list[list[str]] = [[]]
         for line in text.splitlines():
             line = line.strip()
@@ -133,23 +132,25 @@ class Mca:
                 blocks.append([])
             elif line and not line.startswith("."):
                 blocks[-1].append(line)
-        return blocks[:-1] if len(blocks) == len(codes) + 1 else [[] for _ in codes]
+        if not error and len(blocks) == len(codes) + 1:
+            return blocks[:-1]
+        if len(codes) == 1:
+            return [[]]
+        return [text for code in codes for text in self._disassemble([code])]
 
     def _schedule(self, texts: Mapping[bytes, list[str]]) -> dict[bytes, float] | None:
         """Cycles of each block; None when LLVM refuses one of them."""
-        mark = "//" if self.isa == "aarch64" else "#"
         lines: list[str] = []
         for number, text in enumerate(texts.values()):
-            lines += [f"{mark} LLVM-MCA-BEGIN b{number}", *text, f"{mark} LLVM-MCA-END b{number}"]
+            lines += [f"# LLVM-MCA-BEGIN b{number}", *text, f"# LLVM-MCA-END b{number}"]
         triple = f"-mtriple={_TRIPLES[self.isa]}"
         command = [self._mca, "-json", triple, f"-mcpu={self.cpu}", f"-iterations={_ITERATIONS}"]
-        output, error = self._run(command, "\n".join(lines) + "\n")
+        output, _ = self._run(command, "\n".join(lines) + "\n")
         try:
             regions = json.loads(output)["CodeRegions"]
             named = {region["Name"]: float(region["SummaryView"]["TotalCycles"]) for region in regions}
             return {code: named[f"b{number}"] / _ITERATIONS for number, code in enumerate(texts)}
         except (ValueError, KeyError, TypeError):
-            del error
             return None
 
     def _model(self, cpu: str, machine: str) -> str:
