@@ -18,6 +18,10 @@ from simtune.records.model import Run, Trial
 from simtune.records.store import RecordStore, open_existing
 
 
+#: Logarithms of factors that the table would print as 1.000.
+_TOO_SMALL = 5e-4
+
+
 @click.command()
 @click.argument("record", metavar="RECORD")
 @click.option("--predictor", "file", type=click.Path(path_type=Path), help="Trained  [default: analytical]")
@@ -91,7 +95,7 @@ def command(
     shown = _table(
         "cause", "this*", f"trial {other.index}*", "effect on time*", title="what makes the difference"
     )
-    for cause in causes[:top]:
+    for cause in [c for c in causes if abs(math.log(c.factor)) > _TOO_SMALL][:top]:
         shown.add_row(cause.name, _figure(cause.value), _figure(cause.other), f"x {cause.factor:.3f}")
     _print(shown)
     shown = _table(
