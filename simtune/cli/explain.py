@@ -17,7 +17,6 @@ from simtune.errors import ConfigurationError, RecordError
 from simtune.records.model import Run, Trial
 from simtune.records.store import RecordStore, open_existing
 
-
 #: Logarithms of factors that the table would print as 1.000.
 _TOO_SMALL = 5e-4
 
