@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import goals
+import limits
 from conditions import conditions, emit, parser
 
 from simtune.breakeven import Board, overall, sides
@@ -164,6 +165,9 @@ def report(judged: Evaluation, data: Dataset) -> dict[str, Any]:
         _print(workload_table(name, judged))
     rows = goals.judge(goals.HOST, judged.summaries, TRAINED, untrained, judged.ceiling)
     print(goals.text(rows))
+    limiting = [limits.limits(judged, name) for name in shown]
+    for found in limiting:
+        print(limits.text(found))
     for reason, number in data.skipped.items():
         print(f"{number} left out: {reason}")
     return {
@@ -173,6 +177,7 @@ def report(judged: Evaluation, data: Dataset) -> dict[str, Any]:
         "trained": TRAINED,
         "untrained": untrained,
         "goals": rows,
+        "limits": limiting,
         "models": {name: plain(summary) for name, summary in judged.summaries.items()},
         "noise_ceiling": plain(judged.ceiling) if judged.ceiling else None,
         "untrained_models": [name for name in judged.summaries if name in BASELINES],

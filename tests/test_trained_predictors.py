@@ -338,11 +338,16 @@ def test_the_planted_cause_is_found(groups: list[Group]) -> None:
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("gp", "gp-res", "ensemble")])
 def test_a_hundred_thousand_rows_in_about_a_second(family: str, groups: list[Group]) -> None:
-    """Goal: one second. CPU time, and twice the goal: other jobs share the caches and the memory."""
+    """CPU time, the best of three: other jobs share the caches and the memory."""
     predictor: TrainedPredictor = train(groups, family)
     features = predictor.features(groups[0].counters, U74)
     rows = np.resize(np.arange(len(features)), 100_000)
     many = features.take(rows)
-    start = time.process_time()
-    predictor.relative(many)
-    assert time.process_time() - start < 2.0
+    spent = []
+    for _ in range(3):
+        start = time.process_time()
+        predictor.relative(many)
+        spent.append(time.process_time() - start)
+        if spent[-1] < 1.0:
+            break
+    assert min(spent) < 1.0
