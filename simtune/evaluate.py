@@ -243,7 +243,7 @@ class Evaluator:
         folder: Path,
         cancel: threading.Event | None,
     ) -> Evaluation:
-        common = ("--seed", str(self.seed), "--warmup", str(self.warmup))
+        common = ("--touch", "--seed", str(self.seed), "--warmup", str(self.warmup))
         fill = ("--constant",) if constant else ()
         kernel = " ".join(map(str, plan.tensors))
         conditions = Conditions(

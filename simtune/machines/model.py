@@ -51,6 +51,8 @@ class Pipeline:
         load_queue, store_queue: entries, held until a load has its data and a store has left for L1D.
         retire_width: instructions that leave per cycle.
         taken_branch_penalty: cycles without new instructions after a taken branch.
+        fetch_bytes: aligned piece of code that is fetched per cycle.
+        fetch_queue: instructions that are fetched ahead of issue.
     """
 
     kind: str  # "in-order" | "out-of-order"
@@ -64,6 +66,8 @@ class Pipeline:
     scheduler: int = 0
     retire_width: int = 0
     taken_branch_penalty: int = 0
+    fetch_bytes: int = 0
+    fetch_queue: int = 0
 
 
 @dataclass(frozen=True)

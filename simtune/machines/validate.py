@@ -95,6 +95,8 @@ def _pipeline(section: Section) -> Pipeline:
         scheduler=section.integer("scheduler", 0, 4096, default=0),
         retire_width=section.integer("retire_width", 0, 64, default=0),
         taken_branch_penalty=section.integer("taken_branch_penalty", 0, 100, default=0),
+        fetch_bytes=section.integer("fetch_bytes", 0, 4096, default=0),
+        fetch_queue=section.integer("fetch_queue", 0, 4096, default=0),
     )
     section.close()
     return pipeline

@@ -119,7 +119,10 @@ def _scoreboard(machine: Machine, share: float) -> list[str]:
     core = (
         pipeline.retire_width or pipeline.issue_width,
         *(pipeline.rob, pipeline.scheduler, pipeline.load_queue, pipeline.store_queue),
+    )
+    front_end = (
         *(pipeline.mispredict_penalty, pipeline.taken_branch_penalty),
+        *(pipeline.fetch_bytes, pipeline.fetch_queue),
     )
     memory = (
         *(unit.forward_latency, unit.forward_fail, unit.split_penalty),
@@ -128,6 +131,7 @@ def _scoreboard(machine: Machine, share: float) -> list[str]:
     lines = [
         f"scoreboard {_REPLAYED_FIRST} {_WINDOW} {round(_WINDOW / share)}",
         f"core {' '.join(map(str, core))}",
+        f"front_end {' '.join(map(str, front_end))}",
         f"memory_unit {' '.join(map(str, memory))}",
         f"tlb {tlb.entries} {tlb.l2_entries} {tlb.l2_latency} {tlb.walk_latency}",
     ]

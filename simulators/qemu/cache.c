@@ -165,7 +165,9 @@ static void evict(struct cache *c, uint64_t victim)
 static void fetch(struct cache *c, uint64_t line, uint64_t victim)
 {
     server = c->next ? c->next->level : MEMORY;
-    if (c->next)
+    if (!c->next)
+        c->fetched++;
+    else
         cache_fill(c->next, line << c->line_bits);
     evict(c, victim);
 }
@@ -178,6 +180,11 @@ static bool look_up(struct cache *c, uint64_t line, bool dirty, uint64_t *victim
         return promote(c, line, dirty, victim);
     *first |= dirty;
     return true;
+}
+
+void cache_forget_counts(struct cache *c)
+{
+    c->reads = c->writes = c->read_misses = c->write_misses = c->writebacks = 0;
 }
 
 void cache_fill(struct cache *c, uint64_t address)
@@ -211,8 +218,8 @@ __attribute__((noinline)) void cache_slow(struct cache *c, uint64_t line, bool s
     else
         c->read_misses++;
     fetch(c, line, victim);
-    if (cache_log_misses && c->level == L1D)
-        scoreboard_miss(line, server);
+    if (cache_log_misses)
+        scoreboard_miss(c->level == L1I, line, server);
 }
 
 bool cache_prefetch(struct cache *c, uint64_t line)

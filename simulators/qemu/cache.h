@@ -26,17 +26,21 @@ struct cache {
     uint64_t changes;   /* so far, of the order of lines in any set, or of `enabled` */
     uint64_t reads, writes; /* of levels behind the first: accesses from the level above */
     uint64_t read_misses, write_misses, writebacks;
+    uint64_t fetched;   /* lines from memory, if this is the last level; never forgotten */
 };
 
-/* While set, misses of the first data cache go to the scoreboard with the level that had the line. */
+/* While set, misses of the first caches go to the scoreboard with the level that had the line. */
 extern bool cache_log_misses;
-void scoreboard_miss(uint64_t line, unsigned level);
+void scoreboard_miss(bool code, uint64_t line, unsigned level);
 
 /* False when the geometry is impossible or memory is short. */
 bool cache_init(struct cache *, unsigned sets, unsigned ways, unsigned line, struct cache *next);
 
 /* Switches between modelling and ignoring accesses; the contents survive. Starts disabled. */
 void cache_enable(struct cache *, bool enabled);
+
+/* Sets the counts to zero and leaves the contents as they are. */
+void cache_forget_counts(struct cache *);
 
 /* A fill for the level above, or a write-back from it; counts in `reads` or `writes`. */
 void cache_fill(struct cache *, uint64_t address);

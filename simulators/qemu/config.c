@@ -8,7 +8,8 @@
  *   branch TABLE_BITS HISTORY_BITS                           prefetch STREAMS DEGREE DISTANCE
  *   issue in-order|out-of-order WIDTH                        class NAME LATENCY BUSY PORT_MASK
  *   scoreboard FULL WINDOW PERIOD
- *   core RETIRE_WIDTH ROB SCHEDULER LOAD_QUEUE STORE_QUEUE MISPREDICT_PENALTY TAKEN_BRANCH_PENALTY
+ *   core RETIRE_WIDTH ROB SCHEDULER LOAD_QUEUE STORE_QUEUE
+ *   front_end MISPREDICT_PENALTY TAKEN_BRANCH_PENALTY FETCH_BYTES FETCH_QUEUE
  *   memory_unit FORWARD_LATENCY FORWARD_FAIL SPLIT_PENALTY STORE_INTERVAL MISSES EARLY_FETCH
  *   tlb ENTRIES L2_ENTRIES L2_LATENCY WALK_LATENCY           fetch_ahead STREAMS DISTANCE
  *   serve l2|l3|memory LATENCY INTERVAL                      (beyond L1D; interval in 1/256 cycles)
@@ -86,8 +87,11 @@ static bool read_scoreboard(const char *key, const char *values, bool *known)
                c->full >= 0 && c->window > 0 && c->period >= c->window;
     }
     if (!strcmp(key, "core"))
-        return sscanf(values, "%u %u %u %u %u %u %u", &c->retire_width, &c->rob, &c->scheduler, &c->load_queue,
-                      &c->store_queue, &c->mispredict_penalty, &c->taken_branch_penalty) == 7 && c->retire_width;
+        return sscanf(values, "%u %u %u %u %u", &c->retire_width, &c->rob, &c->scheduler, &c->load_queue,
+                      &c->store_queue) == 5 && c->retire_width;
+    if (!strcmp(key, "front_end"))
+        return sscanf(values, "%u %u %u %u", &c->mispredict_penalty, &c->taken_branch_penalty, &c->fetch_bytes,
+                      &c->fetch_queue) == 4;
     if (!strcmp(key, "memory_unit")) {
         int read = sscanf(values, "%u %u %u %u %u %u", &c->forward_latency, &c->forward_fail, &c->split_penalty,
                           &c->store_interval, &c->misses, &early);

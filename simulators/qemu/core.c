@@ -25,10 +25,10 @@ struct queue {
 static struct cycle calendar[HORIZON];
 static uint64_t full_until[N_CLASSES]; /* no port of the class is free in any cycle before */
 static uint64_t ready[N_REGS];
-static struct queue rob, loads, stores;
-static uint64_t dispatch, retired, last_complete;
+static struct queue rob, loads, stores, fetched;
+static uint64_t fetch, fetch_block, dispatch, retired, last_complete;
 static uint64_t drained, waiting; /* scheduler: cycles counted off, instructions in it */
-static unsigned dispatched_now, retired_now;
+static unsigned fetched_now, dispatched_now, retired_now;
 
 static uint64_t later(uint64_t a, uint64_t b)
 {
@@ -59,7 +59,7 @@ bool core_init(void)
 {
     for (unsigned n = 0; n < HORIZON; n++)
         calendar[n].stamp = UINT32_MAX;
-    return queue_init(&rob, config.rob) && queue_init(&loads, config.load_queue) &&
+    return queue_init(&rob, config.rob) && queue_init(&fetched, config.fetch_queue) && queue_init(&loads, config.load_queue) &&
            queue_init(&stores, config.store_queue);
 }
 
@@ -123,6 +123,30 @@ static void hold_dispatch(uint64_t time)
     }
 }
 
+static void hold_fetch(uint64_t time)
+{
+    if (time > fetch) {
+        fetch = time;
+        fetched_now = 0;
+    }
+}
+
+/* An aligned block of bytes per cycle, as wide as the issue, as far ahead as the queue has room. */
+static void fetch_one(const struct step *s)
+{
+    hold_fetch(queue_room(&fetched));
+    if (fetched_now == config.issue_width || (config.fetch_bytes && s->fetch_block != fetch_block))
+        hold_fetch(fetch + 1);
+    fetch_block = s->fetch_block;
+    fetched_now++;
+    hold_dispatch(fetch);
+}
+
+void core_fetch_stall(uint64_t cycles)
+{
+    hold_fetch(fetch + cycles);
+}
+
 /* Instructions leave the scheduler when they issue. */
 static void wait_for_scheduler(void)
 {
@@ -139,6 +163,7 @@ static void wait_for_scheduler(void)
 
 static uint64_t dispatch_one(const struct step *s)
 {
+    fetch_one(s);
     if (dispatched_now == config.issue_width)
         hold_dispatch(dispatch + 1);
     hold_dispatch(queue_room(&rob));
@@ -151,6 +176,7 @@ static uint64_t dispatch_one(const struct step *s)
         waiting++;
     }
     dispatched_now++;
+    queue_put(&fetched, dispatch);
     return dispatch;
 }
 
@@ -227,6 +253,7 @@ static void step_out_of_order(const struct step *s)
 
 static void step_in_order(const struct step *s)
 {
+    fetch_one(s);
     hold_dispatch(queue_room(&rob));
     if (dispatched_now == config.issue_width)
         hold_dispatch(dispatch + 1);
@@ -251,6 +278,7 @@ static void step_in_order(const struct step *s)
         complete = start + 1;
     }
     dispatched_now++;
+    queue_put(&fetched, dispatch);
     results(s, data, start + 1);
     uint64_t done = retire(complete);
     if (s->flags & STEP_STORE)
@@ -269,7 +297,7 @@ void core_step(const struct step *s)
 void core_branch(bool taken, bool mispredicted)
 {
     if (mispredicted)
-        hold_dispatch(last_complete + config.mispredict_penalty);
+        hold_fetch(last_complete + config.mispredict_penalty);
     else if (taken) /* the rest of a fetch group is lost, and what the front end needs to turn around */
-        hold_dispatch(dispatch + config.taken_branch_penalty);
+        hold_fetch(fetch + config.taken_branch_penalty);
 }

@@ -52,6 +52,7 @@ enum {
     INSN_REPEATED = 8, /* dynamic, x86 string instruction: accesses and bytes counted as they come */
     INSN_MARK_BEGIN = 16,
     INSN_MARK_END = 32,
+    INSN_MARK_WARM = 256,
     INSN_MOVE = 128, /* copies a register to another of the same kind */
     INSN_SPLIT = 64 /* QEMU reports the access in several parts though it has at most 8 bytes */
 };
@@ -61,7 +62,8 @@ enum { MAX_SRC = 8, MAX_DST = 6 };
 struct insn {
     uint64_t pc;
     uint64_t target; /* of a direct branch, otherwise 0 */
-    uint8_t size, cls, flags;
+    uint8_t size, cls;
+    uint16_t flags;
     uint8_t n_src, n_dst, n_mem;
     uint8_t src[MAX_SRC], dst[MAX_DST];
     uint8_t defines;  /* register that gets the value `value`, or REG_NONE */

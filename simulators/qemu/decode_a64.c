@@ -280,6 +280,8 @@ static void branch_or_system(uint32_t w, struct insn *i)
         i->flags |= INSN_MARK_BEGIN;
     if (w == 0xd503201f + (0x52 << 5))
         i->flags |= INSN_MARK_END;
+    if (w == 0xd503201f + (0x53 << 5))
+        i->flags |= INSN_MARK_WARM;
     if ((w & 0x7c000000) == 0x14000000) { /* b, bl */
         i->cls = JUMP;
         i->target = i->pc + (uint64_t)(sign_extend(field(w, 0, 26), 26) * 4);

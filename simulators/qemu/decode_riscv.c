@@ -330,6 +330,8 @@ void decode_riscv(const uint8_t *p, struct insn *i)
         i->flags |= INSN_MARK_BEGIN;
     if (w == 0x51202013)
         i->flags |= INSN_MARK_END;
+    if (w == 0x51302013)
+        i->flags |= INSN_MARK_WARM;
     switch (w & 0x7f) {
     case 0x03: load(i, x(rd), rs1, imm, 1u << (funct3 & 3)); return;
     case 0x07:

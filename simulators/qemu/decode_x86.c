@@ -601,9 +601,15 @@ static void map1_vector(struct x86 *s)
         }
         return;
     case 0x13: case 0x17: vector_move(s, 8, true); return;
-    case 0x28: case 0x29: vector_move(s, bytes, op & 1); return;
+    case 0x28: case 0x29:
+        vector_move(s, bytes, op & 1);
+        i->flags |= memory(s) ? 0 : INSN_MOVE;
+        return;
     case 0x2b: case 0xe7: vector_move(s, bytes, true); return;
-    case 0x6f: case 0x7f: vector_move(s, !s->vex && !s->vector_prefix ? 8 : bytes, op == 0x7f); return;
+    case 0x6f: case 0x7f:
+        vector_move(s, !s->vex && !s->vector_prefix ? 8 : bytes, op == 0x7f);
+        i->flags |= memory(s) ? 0 : INSN_MOVE;
+        return;
     case 0xf0: vector_move(s, bytes, false); return;
     case 0xd6: vector_move(s, 8, true); return;
     case 0x7e:
@@ -1035,7 +1041,10 @@ void decode_x86(const uint8_t *bytes, struct insn *i)
     i->defines = i->quick = REG_NONE;
     if (i->size == 8 && !__builtin_memcmp(bytes, mark, 4)) {
         uint32_t id = (uint32_t)immediate(bytes + 4, 4);
-        i->flags |= id == 0x51510001 ? INSN_MARK_BEGIN : id == 0x51510002 ? INSN_MARK_END : 0;
+        i->flags |= id == 0x51510001   ? INSN_MARK_BEGIN
+                    : id == 0x51510002 ? INSN_MARK_END
+                    : id == 0x51510003 ? INSN_MARK_WARM
+                                       : 0;
     }
     if (!parse_prefixes(&s)) {
         unknown(&s);

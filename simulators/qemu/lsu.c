@@ -21,6 +21,7 @@ static struct {
     unsigned level;
 } logged[LOGGED];
 static unsigned n_logged;
+static uint64_t code_stall;
 
 static struct {
     uint64_t line, ready;
@@ -63,11 +64,36 @@ bool lsu_init(void)
     return tlb && l2_tlb;
 }
 
-/* Called by the cache model; `level` is the one that had the line, N_LEVELS for memory. */
-void scoreboard_miss(uint64_t line, unsigned level)
+/*
+ * Which level would serve a line from memory if the region had run before, as when a kernel is timed: as
+ * long as all lines so far fit into a level, those that were never there before would be.
+ */
+static unsigned resident_level(void)
 {
-    if (n_logged < LOGGED)
+    unsigned last = config.has_level[L3] ? L3 : config.has_level[L2] ? L2 : L1D;
+    uint64_t lines = levels[last].fetched;
+    for (unsigned level = L2; level <= last; level++)
+        if (lines <= (uint64_t)levels[level].sets * levels[level].ways)
+            return level;
+    return MEMORY;
+}
+
+/* Called by the cache model; `level` is the one that had the line. */
+void scoreboard_miss(bool code, uint64_t line, unsigned level)
+{
+    if (level == MEMORY)
+        level = resident_level();
+    if (code)
+        code_stall += config.level_latency[level];
+    else if (n_logged < LOGGED)
         logged[n_logged].line = line, logged[n_logged++].level = level;
+}
+
+uint64_t lsu_fetch_stall(void)
+{
+    uint64_t stall = code_stall;
+    code_stall = 0;
+    return stall;
 }
 
 void lsu_block_done(void)

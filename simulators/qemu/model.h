@@ -31,7 +31,7 @@ struct config {
     bool x86, shared_simd; /* FP registers are those of SIMD */
     int64_t full, window, period; /* instructions */
     unsigned retire_width, rob, scheduler, load_queue, store_queue, misses;
-    unsigned mispredict_penalty, taken_branch_penalty;
+    unsigned mispredict_penalty, taken_branch_penalty, fetch_bytes, fetch_queue;
     unsigned forward_latency, forward_fail, split_penalty, store_interval;
     unsigned tlb_entries, l2_tlb_entries, l2_tlb_latency, walk_latency;
     unsigned fetch_streams, fetch_distance;                            /* prefetching */

@@ -24,7 +24,7 @@ static struct block *block_pages[BLOCK_PAGES];
 static counter_page *counter_pages[BLOCK_PAGES];
 static unsigned n_blocks;
 static pthread_mutex_t region_lock = PTHREAD_MUTEX_INITIALIZER;
-static bool region_seen, reported;
+static bool region_seen, reported, warm;
 static pid_t own_pid;
 static void (*decode)(const uint8_t *, struct insn *);
 
@@ -74,6 +74,16 @@ static void finish(int status, int exit_code)
         _exit(exit_code);
 }
 
+/* From here on the data caches follow what happens, so that the region finds in them what it would. */
+static void warm_begin(unsigned vcpu, void *unused)
+{
+    (void)vcpu, (void)unused;
+    if (counting)
+        return;
+    warm = true;
+    access_enable(true);
+}
+
 static void region_begin(unsigned vcpu, void *unused)
 {
     (void)vcpu, (void)unused;
@@ -87,6 +97,9 @@ static void region_begin(unsigned vcpu, void *unused)
         scoreboard_begin();
     region_seen = counting = true;
     access_enable(true);
+    for (unsigned n = L1D; warm && n < N_LEVELS; n++)
+        cache_forget_counts(&levels[n]);
+    warm = false;
     if (config.has_level[L1I])
         cache_enable(&levels[L1I], true);
     pthread_mutex_unlock(&region_lock);
@@ -262,14 +275,16 @@ static void translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
         insn_bytes(handle, raw, insn->size);
         decode(raw, insn);
         insn->scale = (uint8_t)group_size(insn, k == 0);
-        bool marker = insn->flags & (INSN_MARK_BEGIN | INSN_MARK_END) && !config.roi_all;
+        bool marker = insn->flags & (INSN_MARK_BEGIN | INSN_MARK_END | INSN_MARK_WARM) && !config.roi_all;
         if (block && (marker || used == room)) {
             access_barrier();
             close_block(block, insns, (unsigned)used, code, places);
             block = NULL;
         }
         if (marker) {
-            exec_fn *fn = insn->flags & INSN_MARK_BEGIN ? region_begin : region_end;
+            exec_fn *fn = insn->flags & INSN_MARK_BEGIN ? region_begin
+                          : insn->flags & INSN_MARK_END ? region_end
+                                                        : warm_begin;
             access_barrier();
             qemu_plugin_register_vcpu_insn_exec_cb(handle, fn, QEMU_PLUGIN_CB_NO_REGS, NULL);
             continue;

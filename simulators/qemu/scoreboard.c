@@ -12,6 +12,7 @@ static int64_t left;            /* instructions until that changes, or the first
 static enum { SKIPPING, WARMING, MEASURING } phase;
 static bool first_part;         /* the first `full` instructions, which count as they are */
 static const struct block *previous;
+static uint64_t previous_stall; /* of fetching it */
 static uint64_t mark, mark_insns; /* time and instructions at the start of what is being measured */
 static uint64_t insns;          /* replayed so far */
 static struct {
@@ -41,12 +42,13 @@ static bool to_simd_register(const struct insn *i)
     return false;
 }
 
-static bool from_simd_register(const struct insn *i)
+static unsigned widest_store(const struct insn *i)
 {
-    for (unsigned n = 0; n < i->n_src; n++)
-        if (i->src[n] >= REG_FP && i->src[n] < REG_VEC)
-            return config.shared_simd;
-    return false;
+    unsigned widest = 0;
+    for (unsigned n = 0; n < i->n_mem; n++)
+        if (i->mem[n].store && i->mem[n].size > widest)
+            widest = i->mem[n].size;
+    return widest;
 }
 
 static bool is_address(const struct insn *i, unsigned reg)
@@ -71,6 +73,8 @@ static void make_step(struct step *s, const struct insn *i, const struct place *
 {
     bool own_load = i->cls == LOAD || i->cls == VEC_LOAD, own_store = i->cls == STORE || i->cls == VEC_STORE;
     *s = (struct step){.quick = i->quick};
+    if (config.fetch_bytes)
+        s->fetch_block = (i->pc + i->size - 1) / config.fetch_bytes;
     if (i->is_load || own_load) {
         unsigned cls = own_load ? i->cls : extra_access(i, false);
         s->flags |= STEP_LOAD;
@@ -88,8 +92,8 @@ static void make_step(struct step *s, const struct insn *i, const struct place *
         unsigned cls = own_store ? i->cls : extra_access(i, true);
         s->flags |= STEP_STORE;
         s->store = unit_of(i, cls < N_CLASSES ? cls : STORE);
-        if (config.x86 && from_simd_register(i))
-            s->store = unit_of(i, VEC_STORE);
+        if (config.x86 && widest_store(i) < 32) /* only whole registers need the wide path */
+            s->store = unit_of(i, STORE);
     }
     if (renamed(i) && !s->flags)
         s->flags |= STEP_FREE;
@@ -186,6 +190,8 @@ static void replay(const struct block *block, bool taken, bool mispredicted)
 {
     const struct step *s = block->replay->steps, *end = s + block->replay->n;
     insns += block->replay->n;
+    if (previous_stall)
+        core_fetch_stall(previous_stall);
     for (; s < end; s++)
         core_step(s);
     lsu_block_done();
@@ -224,6 +230,7 @@ void scoreboard_block(unsigned vcpu, void *data)
     if (detailed && previous)
         replay(previous, block->pc != previous->pc + previous->code_bytes, mispredicted);
     previous = detailed ? block : NULL;
+    previous_stall = lsu_fetch_stall();
     left -= block->insns;
     if (left <= 0)
         next_phase();

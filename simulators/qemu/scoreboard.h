@@ -30,12 +30,14 @@ struct step {
     struct unit load, op, store;
     uint8_t flags, n_src, n_address, n_dst, quick;
     uint8_t src[MAX_STEP_SRC], address[MAX_STEP_ADDRESS], dst[MAX_DST];
+    uint64_t fetch_block; /* number of the aligned piece of code it ends in */
     struct place reads, writes;
 };
 
 /* core.c */
 bool core_init(void);
 void core_step(const struct step *);
+void core_fetch_stall(uint64_t cycles);
 void core_branch(bool taken, bool mispredicted);
 uint64_t core_time(void); /* cycles up to the last retirement */
 
@@ -44,6 +46,7 @@ bool lsu_init(void);
 uint64_t lsu_load(const struct step *, uint64_t start);
 /* A store with address and data ready, retired at `retired`: when its queue entry is free again. */
 uint64_t lsu_store(const struct step *, uint64_t address_ready, uint64_t data_ready, uint64_t retired);
+uint64_t lsu_fetch_stall(void); /* cycles that missing code costs, since the last call */
 void lsu_block_done(void); /* forgets the misses of the replayed block */
 
 /* core.c, for lsu.c: another cycle of one of these ports, from `from` on. */

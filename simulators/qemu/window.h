@@ -69,8 +69,7 @@ struct site {
     uint64_t pc;
     const struct slot *slot; /* or NULL */
     int64_t offset;
-    uint16_t size;
-    uint8_t flags;
+    uint16_t size, flags;
     uint64_t first; /* address of the latest execution, and the lines that it touched */
     uint32_t lines;
 };
