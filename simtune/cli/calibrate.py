@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Seconds for simulating; the best until then is written.",
 )
+@click.option("--count", multiple=True, help="Models of the simulator to switch on  [default: as stored]")
 @click.option("--simulator", default="qemu", show_default=True, help="See 'simtune doctor'.")
 @click.option("--jobs", "-j", type=click.IntRange(1), help="Simulations at once.")
 @json_option
@@ -70,6 +71,7 @@ def command(
     held: tuple[str, ...],
     only: tuple[str, ...],
     budget: float,
+    count: tuple[str, ...],
     simulator: str,
     jobs: int | None,
     as_json: bool,
@@ -120,8 +122,7 @@ def command(
             f"{len(parameters)} free numbers; {len(fitted)} candidates to fit to, {len(judged)} held out "
             f"({', '.join(wanted) or 'none'})"
         )
-        count = _models(store, data)
-        experiment = Experiment(get_simulator(simulator), count, jobs)
+        experiment = Experiment(get_simulator(simulator), count or _models(store, data), jobs)
         fit = Fitter(experiment, loaded, parameters, fitted, judged, budget, tell.sometimes).run()
     _write(out, fit, loaded.name, data.target, len(fitted), len({case.workload for case in fitted}))
     better = fit.held_after is None or fit.held_before is None or fit.held_after.loss <= fit.held_before.loss
