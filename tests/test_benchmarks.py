@@ -55,6 +55,8 @@ def test_goals_are_judged_by_the_model_they_are_about(monkeypatch: pytest.Monkey
         ("E_top1_resampled mean", False): True,
     }
     assert all(row["ok"] for row in goals.judge(goals.HOST, {"e": good, "p": good}, "e", "p", ceiling))
+    assert goals.better_everywhere(good, bad) == []
+    assert goals.better_everywhere(bad, good) == ["R_top1", "E_top1_resampled", "tau_b"]
     missing = goals.judge(goals.HOST, {}, "e", "p", None)
     assert not any(row["ok"] for row in missing)
     assert "not judged" in goals.text(missing)

@@ -66,7 +66,11 @@ def test_uncertainty_is_larger_for_candidates_unlike_the_training(groups: list[G
     assert near_spread is not None
     assert far_spread is not None
     assert np.median(far_spread) > 1.5 * np.median(near_spread)
-    assert train(groups[:3], "ensemble").relative(features)[1] is not None
+    for family, known in (("ensemble", True), ("extra-trees", True), ("mlp-res", True), ("ridge", False)):
+        trained = train(groups[:3], family)
+        spread = trained.uncertainty(groups[3].counters, U74)
+        assert (spread is not None) == known
+        assert spread is None or (len(spread) == len(groups[3]) and (spread >= 0).all())
 
 
 # Splits ---------------------------------------------------------------------------------------

@@ -178,6 +178,13 @@ class TrainedPredictor:
         result: Array = np.exp(self.relative(features, window)[0]) * base * self.card.scale
         return result
 
+    def uncertainty(
+        self, counters: Sequence[Counters], machine: Machine, window: str | None = None
+    ) -> Array | None:
+        """Relative standard deviations of `seconds`; None for families that do not know theirs."""
+        deviation = self.relative(self.features(counters, machine), window)[1] if counters else None
+        return None if deviation is None else np.expm1(deviation)
+
     def session(self, workload: str = "", window: str | None = None) -> Session:
         """Predictions for one workload, which learn its means from the candidates they see."""
         from simtune.predictors.session import Session
