@@ -134,7 +134,7 @@ def verdicts(name: str, result: Evaluation, errors: dict[str, dict[str, float]])
     ok = error <= goals.GEM5_CYCLES
     verdict = "reached" if ok else "missed "
     print(
-        f"{verdict}  untrained, {untrained}: cycles within {goals.GEM5_CYCLES} % in the median; is {error:.1f}"
+        f"{verdict}  untrained, {untrained}: cycles within {goals.GEM5_CYCLES} % (median); is {error:.1f}"
     )
     rows.append({"goal": f"cycles within {goals.GEM5_CYCLES} %", "reached": error, "ok": ok})
     if {TRAINED, untrained} <= set(result.summaries):
