@@ -133,9 +133,7 @@ def verdicts(name: str, result: Evaluation, errors: dict[str, dict[str, float]])
     error = errors[untrained]["median error %"]
     ok = error <= goals.GEM5_CYCLES
     verdict = "reached" if ok else "missed "
-    print(
-        f"{verdict}  untrained, {untrained}: cycles within {goals.GEM5_CYCLES} % (median); is {error:.1f}"
-    )
+    print(f"{verdict}  untrained, {untrained}: cycles within {goals.GEM5_CYCLES} % (median); is {error:.1f}")
     rows.append({"goal": f"cycles within {goals.GEM5_CYCLES} %", "reached": error, "ok": ok})
     if {TRAINED, untrained} <= set(result.summaries):
         worse = goals.better_everywhere(result.summaries[TRAINED], result.summaries[untrained])

@@ -60,7 +60,7 @@ TRAINED = "ensemble"
 #: A board for the second K: 15 repeats with half a second for cooling down (Pelke et al. pause, too).
 BOARD = Board(repeats=15, cooldown_s=0.5)
 #: Beside caches and issue.
-COUNT = ("branch",)
+COUNT = ("branch", "pipeline")
 
 
 def main() -> None:

@@ -112,16 +112,16 @@ def main() -> None:
     made.add_argument("--quick", action="store_true", help="one small workload, one seed, few trials")
     made.add_argument("--workloads", nargs="*")
     made.add_argument("--seeds", type=int, help="number of seeds  [3]")
-    made.add_argument("--trials", type=int, help="of either arm  [128, or 40 with --quick]")
+    made.add_argument("--trials", type=int, help="of either arm  [128, or 64 with --quick]")
     made.add_argument("--records", type=Path, help="store of benchmarks/predictors.py, to train on")
     made.add_argument("--model", default="ensemble", help="family to train")
     made.add_argument("--measure-top", default="3%")
     made.add_argument("--rounds", type=int, help="of the final comparison  [5, or 2 with --quick]")
-    made.add_argument("--count", nargs="*", default=["branch"], help="simulator models to switch on")
+    made.add_argument("--count", nargs="*", default=["pipeline"], help="simulator models to switch on")
     args = made.parse_args()
     logging.getLogger("tvm").setLevel(logging.ERROR)
     machine = load_machine("host")
-    trials = args.trials or (40 if args.quick else 128)
+    trials = args.trials or (64 if args.quick else 128)
     result: dict[str, Any] = {"conditions": conditions(), "seed": args.seed, "trials": trials, "runs": []}
     for name in args.workloads or (QUICK if args.quick else WORKLOADS):
         predictor = trained(args.records, machine, name, args.model) if args.records else None

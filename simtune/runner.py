@@ -220,7 +220,8 @@ class SimulatorRunner(ms.runner.PyRunner):  # type: ignore[misc, name-defined]
 
             predictor = load_predictor(predictor, self.machine)
         predictor = predictor or AnalyticalPredictor()
-        count = tuple(dict.fromkeys((*count, *getattr(predictor, "needs", ()))))
+        counted = {name.partition(":")[0] for name in count}  # a share may follow, as in pipeline:0.5
+        count = (*count, *(name for name in getattr(predictor, "needs", ()) if name not in counted))
         self.evaluator = Evaluator(
             self.machine,
             simulator if not isinstance(simulator, str) else get_simulator(simulator),

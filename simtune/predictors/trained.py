@@ -103,7 +103,7 @@ class TrainedPredictor:
     @property
     def needs(self) -> tuple[str, ...]:
         """Optional models that a simulation must switch on for this predictor."""
-        return self.card.optional
+        return (*self.card.optional, *(("pipeline",) if self.card.pipeline else ()))
 
     def check_machine(self, machine: Machine) -> None:
         """Refuses a machine that the predictor was not trained for.
