@@ -33,11 +33,14 @@ class InstructionTiming:
         busy: cycles for which one port of `ports` is held (1 = fully pipelined). For RVV
             classes this is the value at LMUL 1; it scales with LMUL.
         ports: names from `Pipeline.ports` that can execute the class.
+        early: how many cycles before its operands an instruction may issue on an in-order core, whose
+            pipe reads them in a later stage.
     """
 
     latency: int
     busy: int
     ports: tuple[str, ...]
+    early: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,10 @@ class MemoryUnit:
         misses: lines that are fetched at once; 0 = unlimited.
         early_fetch: whether a store asks for its line as soon as its address is known, rather
             than when it leaves the queue.
+        dependence_bytes: aligned pieces in which loads and older stores are compared, 1, 8 or 16. A
+            load that once was ahead of a store to the same piece waits for that store from then on.
+        assume_hits: on an in-order core, whether instructions issue as if all loads hit, and wait for
+            late data where they complete.
     """
 
     forward_latency: int = 5
@@ -91,6 +98,8 @@ class MemoryUnit:
     store_interval: int = 1
     misses: int = 10
     early_fetch: bool = True
+    dependence_bytes: int = 1
+    assume_hits: bool = False
 
 
 @dataclass(frozen=True)

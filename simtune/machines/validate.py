@@ -124,6 +124,7 @@ def _timing(section: Section, ports: tuple[str, ...]) -> InstructionTiming:
         latency=section.integer("latency", 1, 1000),
         busy=section.integer("busy", 1, 1000),
         ports=section.names("ports", allowed, options=ports),
+        early=section.integer("early", 0, 100, default=0),
     )
     if not timing.ports:
         section.wrong("ports", allowed)
@@ -216,7 +217,11 @@ def _memory_unit(section: Section) -> MemoryUnit:
         store_interval=section.integer("store_interval", 1, 1000, fallback.store_interval),
         misses=section.integer("misses", 0, 64, fallback.misses),
         early_fetch=section.boolean("early_fetch", fallback.early_fetch),
+        dependence_bytes=section.integer("dependence_bytes", 1, 16, fallback.dependence_bytes),
+        assume_hits=section.boolean("assume_hits", fallback.assume_hits),
     )
+    if unit.dependence_bytes not in (1, 8, 16):
+        section.wrong("dependence_bytes", "1, 8 or 16")
     section.close()
     return unit
 

@@ -99,7 +99,7 @@ def _issue_model(machine: Machine) -> list[str]:
     lines = [f"issue {pipeline.kind} {pipeline.issue_width}"]
     for name, timing in pipeline.classes.items():
         mask = sum({bit[port] for port in timing.ports})
-        lines.append(f"class {name} {timing.latency} {timing.busy} {mask:x}")
+        lines.append(f"class {name} {timing.latency} {timing.busy} {mask:x} {timing.early}")
     return lines
 
 
@@ -127,6 +127,7 @@ def _scoreboard(machine: Machine, share: float) -> list[str]:
     memory = (
         *(unit.forward_latency, unit.forward_fail, unit.split_penalty),
         *(unit.store_interval, unit.misses, int(unit.early_fetch)),
+        *(unit.dependence_bytes, int(unit.assume_hits)),
     )
     lines = [
         f"scoreboard {_REPLAYED_FIRST} {_WINDOW} {round(_WINDOW / share)}",

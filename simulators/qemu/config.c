@@ -6,11 +6,12 @@
  *   roi marker|all              limit INSTRUCTIONS           blocks N
  *   l1i SETS WAYS LINE          l1d, l2, l3 likewise         l1i_mode footprint|callback
  *   branch TABLE_BITS HISTORY_BITS                           prefetch STREAMS DEGREE DISTANCE
- *   issue in-order|out-of-order WIDTH                        class NAME LATENCY BUSY PORT_MASK
+ *   issue in-order|out-of-order WIDTH                        class NAME LATENCY BUSY PORT_MASK EARLY
  *   scoreboard FULL WINDOW PERIOD
  *   core RETIRE_WIDTH ROB SCHEDULER LOAD_QUEUE STORE_QUEUE
  *   front_end MISPREDICT_PENALTY TAKEN_BRANCH_PENALTY FETCH_BYTES FETCH_QUEUE
  *   memory_unit FORWARD_LATENCY FORWARD_FAIL SPLIT_PENALTY STORE_INTERVAL MISSES EARLY_FETCH
+ *               DEPENDENCE_BYTES ASSUME_HITS
  *   tlb ENTRIES L2_ENTRIES L2_LATENCY WALK_LATENCY           fetch_ahead STREAMS DISTANCE
  *   serve l2|l3|memory LATENCY INTERVAL                      (beyond L1D; interval in 1/256 cycles)
  *   verify 0|1                  (checks every address that the plugin derives; for tests)
@@ -52,7 +53,7 @@ static bool read_class(const char *values)
 {
     char name[32];
     struct class_timing t;
-    if (sscanf(values, "%31s %u %u %x", name, &t.latency, &t.busy, &t.ports) != 4 || !t.ports)
+    if (sscanf(values, "%31s %u %u %x %u", name, &t.latency, &t.busy, &t.ports, &t.early) != 5 || !t.ports)
         return false;
     for (unsigned n = 0; n < N_CLASSES; n++)
         if (!strcmp(name, class_names[n])) {
@@ -79,7 +80,7 @@ static bool read_server(const char *values)
 static bool read_scoreboard(const char *key, const char *values, bool *known)
 {
     struct config *c = &config;
-    unsigned early = 0;
+    unsigned early = 0, assume = 0;
     *known = true;
     if (!strcmp(key, "scoreboard")) {
         c->scoreboard = true;
@@ -93,10 +94,12 @@ static bool read_scoreboard(const char *key, const char *values, bool *known)
         return sscanf(values, "%u %u %u %u", &c->mispredict_penalty, &c->taken_branch_penalty, &c->fetch_bytes,
                       &c->fetch_queue) == 4;
     if (!strcmp(key, "memory_unit")) {
-        int read = sscanf(values, "%u %u %u %u %u %u", &c->forward_latency, &c->forward_fail, &c->split_penalty,
-                          &c->store_interval, &c->misses, &early);
+        int read = sscanf(values, "%u %u %u %u %u %u %u %u", &c->forward_latency, &c->forward_fail,
+                          &c->split_penalty, &c->store_interval, &c->misses, &early, &c->dependence_bytes, &assume);
         c->early_fetch = early;
-        return read == 6 && c->misses <= 64;
+        c->assume_hits = assume;
+        c->granule_bits = c->dependence_bytes >= 16 ? 4 : 3;
+        return read == 8 && c->misses <= 64;
     }
     if (!strcmp(key, "tlb"))
         return sscanf(values, "%u %u %u %u", &c->tlb_entries, &c->l2_tlb_entries, &c->l2_tlb_latency,

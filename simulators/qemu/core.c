@@ -217,13 +217,15 @@ static void results(const struct step *s, uint64_t when, uint64_t quick)
         ready[s->dst[n]] = s->dst[n] == s->quick ? quick : when;
 }
 
-static void step_out_of_order(const struct step *s)
+static void step_out_of_order(struct step *s)
 {
     uint64_t from = dispatch_one(s) + 1, issued = from, complete = from, address = from;
     if (s->flags & (STEP_LOAD | STEP_STORE))
         address = operands(s->address, s->n_address, from);
     uint64_t data = operands(s->src, s->n_src, from);
     if (s->flags & STEP_LOAD) {
+        if (s->waits_for)
+            address = later(address, s->waits_for->executed);
         issued = book(&s->load, address);
         complete = lsu_load(s, issued);
         data = later(data, complete);
@@ -251,7 +253,7 @@ static void step_out_of_order(const struct step *s)
     last_complete = complete;
 }
 
-static void step_in_order(const struct step *s)
+static void step_in_order(struct step *s)
 {
     fetch_one(s);
     hold_dispatch(queue_room(&rob));
@@ -259,18 +261,26 @@ static void step_in_order(const struct step *s)
         hold_dispatch(dispatch + 1);
     if (s->flags & STEP_STORE)
         hold_dispatch(queue_room(&stores));
-    uint64_t start = operands(s->src, s->n_src, operands(s->address, s->n_address, dispatch));
+    if (s->flags & STEP_LOAD)
+        hold_dispatch(queue_room(&loads));
+    uint64_t wanted = operands(s->src, s->n_src, operands(s->address, s->n_address, 0)), start = dispatch;
+    unsigned early = s->flags & STEP_LOAD ? s->load.early : s->flags & STEP_STORE ? s->store.early : s->op.early;
+    wanted -= wanted < early ? wanted : early; /* operands that are read in a later stage */
+    start = later(start, wanted);
     uint64_t complete = start, data = start;
     if (s->flags & STEP_LOAD) {
         start = book(&s->load, start);
         hold_dispatch(start);
         complete = data = lsu_load(s, start);
+        if (config.assume_hits)
+            data = start + s->load.latency;
     }
     if (s->flags & STEP_PLAIN) {
         start = book(&s->op, s->flags & STEP_LOAD ? data : start);
         if (!(s->flags & STEP_LOAD))
             hold_dispatch(start);
-        complete = data = start + s->op.latency;
+        data = start + s->op.latency;
+        complete = later(complete, data);
     }
     if (s->flags & STEP_STORE) {
         start = book(&s->store, start);
@@ -281,12 +291,14 @@ static void step_in_order(const struct step *s)
     queue_put(&fetched, dispatch);
     results(s, data, start + 1);
     uint64_t done = retire(complete);
+    if (s->flags & STEP_LOAD)
+        queue_put(&loads, done);
     if (s->flags & STEP_STORE)
         queue_put(&stores, lsu_store(s, start, data, done));
     last_complete = complete;
 }
 
-void core_step(const struct step *s)
+void core_step(struct step *s)
 {
     if (config.out_of_order)
         step_out_of_order(s);

@@ -82,8 +82,10 @@ static void step_in_order(struct core *core, const struct insn *i)
     unsigned load = extra_access(i, false), store = extra_access(i, true), port = choose_port(core, i->cls);
     unsigned latency = config.classes[i->cls].latency;
     uint64_t start = core->cycle;
+    uint64_t wanted = 0, early = config.classes[i->cls].early;
     for (unsigned n = 0; n < i->n_src; n++)
-        start = later(start, core->ready[i->src[n]]);
+        wanted = later(wanted, core->ready[i->src[n]]);
+    start = later(start, wanted - (wanted < early ? wanted : early));
     start = later(start, core->port_free[port]);
     if (load < N_CLASSES) { /* the operation follows its load without holding up the issue */
         unsigned load_port = choose_port(core, load);

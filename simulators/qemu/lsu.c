@@ -13,7 +13,7 @@
  */
 #include "scoreboard.h"
 
-enum { LOGGED = 64, IN_FLIGHT = 1024, FORWARDING = 1024, GRANULE = 8, MAX_MISSES = 64 };
+enum { LOGGED = 64, IN_FLIGHT = 1024, FORWARDING = 1024, MAX_MISSES = 64 };
 enum { MAX_STREAMS = 64, HISTORY = 64, TLB_WAYS = 8, L2_TLB_WAYS = 8, PAGE_BITS = 12 };
 
 static struct {
@@ -32,6 +32,7 @@ static uint64_t link_free[N_LEVELS + 1]; /* in 1/256 cycles, by level that deliv
 
 static struct stored {
     uint64_t granule, start, end, ready, left;
+    struct step *step;
 } stored[FORWARDING];
 static uint64_t last_left;
 
@@ -203,18 +204,28 @@ static uint64_t line_there(uint64_t line, uint64_t now)
 
 static struct stored *stored_at(uint64_t address)
 {
-    return stored + address / GRANULE % FORWARDING;
+    return stored + (address >> config.granule_bits) % FORWARDING;
 }
 
-/* The time when the bytes can be had, considering stores that are still in the queue. */
-static uint64_t forwarded(uint64_t address, unsigned size, uint64_t start, uint64_t from_cache)
+/*
+ * The time when the bytes can be had, considering stores that are still in the queue. A core compares
+ * pieces of `dependence_bytes`: a load that was ahead of a store to another part of the piece is sent
+ * back, and waits for that store from then on.
+ */
+static uint64_t forwarded(struct step *step, uint64_t address, unsigned size, uint64_t start, uint64_t from_cache)
 {
-    uint64_t end = address + size, last = (end - 1) / GRANULE;
+    unsigned bits = config.granule_bits;
+    uint64_t end = address + size, last = (end - 1) >> bits;
     uint64_t when = from_cache;
-    for (uint64_t granule = address / GRANULE; granule <= last; granule++) {
-        const struct stored *s = stored_at(granule * GRANULE);
-        if (s->granule != granule || s->left <= start || s->end <= address || s->start >= end)
+    for (uint64_t granule = address >> bits; granule <= last; granule++) {
+        const struct stored *s = stored_at(granule << bits);
+        if (s->granule != granule || s->left <= start)
             continue;
+        if (s->end <= address || s->start >= end) {
+            if (config.dependence_bytes > 1 && s->ready > start)
+                step->waits_for = s->step;
+            continue;
+        }
         if (s->start <= address && s->end >= end)
             return later(start, s->ready) + config.forward_latency;
         when = later(when, s->left + config.forward_fail);
@@ -222,7 +233,7 @@ static uint64_t forwarded(uint64_t address, unsigned size, uint64_t start, uint6
     return when;
 }
 
-uint64_t lsu_load(const struct step *s, uint64_t start)
+uint64_t lsu_load(struct step *s, uint64_t start)
 {
     const struct place *p = &s->reads;
     if (!p->base)
@@ -237,12 +248,13 @@ uint64_t lsu_load(const struct step *s, uint64_t start)
     while (line < last) {
         there = later(there, line_there(++line, core_port(&s->load, start + 1)) + config.split_penalty);
     }
-    return forwarded(address, size, start, there + s->load.latency);
+    return forwarded(s, address, size, start, there + s->load.latency);
 }
 
-uint64_t lsu_store(const struct step *s, uint64_t address_ready, uint64_t data_ready, uint64_t retired)
+uint64_t lsu_store(struct step *s, uint64_t address_ready, uint64_t data_ready, uint64_t retired)
 {
     const struct place *p = &s->writes;
+    s->executed = later(address_ready, data_ready);
     uint64_t left = later(retired + 1, last_left + config.store_interval);
     if (p->base) {
         uint64_t address = *p->base + (uint64_t)p->offset, end = address + p->size;
@@ -254,8 +266,9 @@ uint64_t lsu_store(const struct step *s, uint64_t address_ready, uint64_t data_r
         left = later(left, line_there(line, asked));
         while (line < last)
             left = later(left, line_there(++line, asked)) + config.store_interval;
-        for (uint64_t granule = address / GRANULE; granule <= (end - 1) / GRANULE; granule++)
-            *stored_at(granule * GRANULE) = (struct stored){granule, address, end, data_ready, left};
+        unsigned piece = config.granule_bits;
+        for (uint64_t granule = address >> piece; granule <= (end - 1) >> piece; granule++)
+            *stored_at(granule << piece) = (struct stored){granule, address, end, data_ready, left, s};
     }
     last_left = left;
     return left;

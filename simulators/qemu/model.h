@@ -13,7 +13,7 @@ extern const char *const level_names[N_LEVELS];
 enum { MAX_PORTS = 24 };
 
 struct class_timing {
-    unsigned latency, busy;
+    unsigned latency, busy, early;
     uint32_t ports;
 };
 
@@ -27,12 +27,13 @@ struct config {
     unsigned gshare_table_bits, gshare_history_bits; /* 0 table bits = no predictor */
     unsigned streams, degree, distance;              /* 0 streams = no prefetcher */
     /* The scoreboard, see scoreboard.h. Of the sizes, 0 means unlimited. */
-    bool scoreboard, early_fetch;
+    bool scoreboard, early_fetch, assume_hits;
     bool x86, shared_simd; /* FP registers are those of SIMD */
     int64_t full, window, period; /* instructions */
     unsigned retire_width, rob, scheduler, load_queue, store_queue, misses;
     unsigned mispredict_penalty, taken_branch_penalty, fetch_bytes, fetch_queue;
     unsigned forward_latency, forward_fail, split_penalty, store_interval;
+    unsigned dependence_bytes, granule_bits;
     unsigned tlb_entries, l2_tlb_entries, l2_tlb_latency, walk_latency;
     unsigned fetch_streams, fetch_distance;                            /* prefetching */
     unsigned level_latency[N_LEVELS + 1], level_interval[N_LEVELS + 1]; /* beyond L1D; 1/256 cycles */

@@ -30,7 +30,8 @@ static struct unit unit_of(const struct insn *i, unsigned cls)
 {
     const struct class_timing *t = &config.classes[cls];
     unsigned busy = busy_of(i, cls);
-    return (struct unit){t->ports, (uint16_t)t->latency, (uint8_t)(busy < 255 ? busy : 255), (uint8_t)cls};
+    return (struct unit){t->ports, (uint16_t)t->latency, (uint8_t)(busy < 255 ? busy : 255), (uint8_t)cls,
+                         (uint8_t)t->early};
 }
 
 /* SIMD and floating point share registers on A64 and x86, and the way to them is longer. */
@@ -188,7 +189,7 @@ void scoreboard_begin(void)
 
 static void replay(const struct block *block, bool taken, bool mispredicted)
 {
-    const struct step *s = block->replay->steps, *end = s + block->replay->n;
+    struct step *s = block->replay->steps, *end = s + block->replay->n;
     insns += block->replay->n;
     if (previous_stall)
         core_fetch_stall(previous_stall);

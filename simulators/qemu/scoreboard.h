@@ -20,7 +20,7 @@ enum { MAX_STEP_SRC = 6, MAX_STEP_ADDRESS = 2 };
 struct unit { /* how one class executes */
     uint32_t ports;
     uint16_t latency;
-    uint8_t busy, cls;
+    uint8_t busy, cls, early;
 };
 
 enum { STEP_LOAD = 1, STEP_STORE = 2, STEP_PLAIN = 4, STEP_BRANCH = 8, STEP_FREE = 16 };
@@ -30,22 +30,24 @@ struct step {
     struct unit load, op, store;
     uint8_t flags, n_src, n_address, n_dst, quick;
     uint8_t src[MAX_STEP_SRC], address[MAX_STEP_ADDRESS], dst[MAX_DST];
+    struct step *waits_for; /* a load: store that it was once too early for */
+    uint64_t executed;      /* a store: when it had address and data */
     uint64_t fetch_block; /* number of the aligned piece of code it ends in */
     struct place reads, writes;
 };
 
 /* core.c */
 bool core_init(void);
-void core_step(const struct step *);
+void core_step(struct step *);
 void core_fetch_stall(uint64_t cycles);
 void core_branch(bool taken, bool mispredicted);
 uint64_t core_time(void); /* cycles up to the last retirement */
 
 /* lsu.c: a load that has its address at `start` in cycle counts; when its data are there. */
 bool lsu_init(void);
-uint64_t lsu_load(const struct step *, uint64_t start);
+uint64_t lsu_load(struct step *, uint64_t start);
 /* A store with address and data ready, retired at `retired`: when its queue entry is free again. */
-uint64_t lsu_store(const struct step *, uint64_t address_ready, uint64_t data_ready, uint64_t retired);
+uint64_t lsu_store(struct step *, uint64_t address_ready, uint64_t data_ready, uint64_t retired);
 uint64_t lsu_fetch_stall(void); /* cycles that missing code costs, since the last call */
 void lsu_block_done(void); /* forgets the misses of the replayed block */
 
