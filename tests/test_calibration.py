@@ -243,6 +243,18 @@ def test_resimulate_keeps_the_times_and_repeats_nothing(records: Path, tmp_path:
     assert "has no runs for cortex-a72" in str(result.exception)
 
 
+def test_a_predictor_switches_on_what_it_was_trained_on(records: Path, tmp_path: Path) -> None:
+    file, tuned = tmp_path / "x.predictor", tmp_path / "tuned.db"
+    arguments = ("--records", records, "-m", native_machine(), "--model", "ridge-res", "-o", file)
+    assert "the pipeline scoreboard" in invoke("train", *arguments)
+    options: dict[str, Any] = {"records": tuned, "predictor": file, "work_dir": tmp_path / "work"}
+    result = simtune.tune("matmul:m=8,n=8,k=8", native_machine(), 2, **options)
+    assert result.best is not None
+    with RecordStore(tuned) as store:
+        rows = [store.simulation(str(t.simulation)) for t in store.trials(result.run) if t.ok]
+    assert all(row and row.outcome.counters and row.outcome.counters["pipeline_cycles"] > 0 for row in rows)
+
+
 # Break-even -----------------------------------------------------------------------------------
 
 

@@ -155,7 +155,7 @@ class Fitter:
         self.experiment, self.start, self.parameters = experiment, machine, list(parameters)
         self.cases, self.held, self.progress = list(cases), list(held), progress
         self.few = _few(self.cases)
-        self.deadline = time.monotonic() + budget_s
+        self.budget_s, self.deadline = budget_s, math.inf
         self.values: dict[str, Any] = {}
         self.sensitivity: dict[str, float] = {}
 
@@ -165,6 +165,7 @@ class Fitter:
         before = self._score(self.start, self.cases)
         held_before = self._score(self.start, self.held) if self.held else None
         self.progress(f"start: error {before.error:.3f}, tau-b {before.tau_b:.3f}, loss {before.loss:.4f}")
+        self.deadline = time.monotonic() + self.budget_s  # the simulator may have been compiled just now
         loss, level, rounds, ended = before.loss, 0, 0, "nothing helps any more"
         while level < len(self.scales):
             if self._late():

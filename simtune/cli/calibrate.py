@@ -8,7 +8,7 @@ import math
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,6 +187,9 @@ def _write(out: Path, fit: Fit, start: str, target: str, number: int, workloads:
     if fit.held_before and fit.held_after:
         head.append(f"Workloads held out: {_both(fit.held_before, fit.held_after)}.")
     machine = changed(fit.machine, {}, name=out.stem)
+    if machine is not None and fit.changes:
+        note = f"{machine.description}; {len(fit.changes)} numbers fitted to native times"
+        machine = replace(machine, description=note)
     if machine is None:
         raise ConfigurationError(
             f"'{out.stem}' is no name for a machine", "choose letters, digits, '-' and '_'"
