@@ -46,7 +46,7 @@ _ENDS = {
 _ITERATIONS = 100
 #: With a smaller share of the instructions in estimated blocks there is no estimate.
 _COVERED = 0.5
-_INSTALL = "sudo apt-get install llvm"
+INSTALL = "sudo apt-get install llvm"
 
 
 class Mca:
@@ -63,7 +63,7 @@ class Mca:
 
     def __init__(self, machine: Machine, cache: Path | None = None) -> None:
         self.isa = machine.isa.name
-        self._mca, self._mc = _tool("llvm-mca"), _tool("llvm-mc")
+        self._mca, self._mc = find("llvm-mca"), find("llvm-mc")
         self.version = _version(self._mca)
         self.cpu = self._model(str(machine.target.get("mcpu", "generic")), machine.name)
         self._cache = _Cache(cache or native.cache_dir() / "mca.db")
@@ -215,12 +215,16 @@ class _Cache:
         return []
 
 
-def _tool(name: str) -> str:
-    """The newest of Debian's versioned names beside the plain one."""
+def find(name: str) -> str:
+    """The program of that name, or with a version behind it as Debian has them; the newest one.
+
+    Raises:
+        ToolMissingError: it is not installed.
+    """
     found = [shutil.which(name)] + [shutil.which(f"{name}-{number}") for number in range(30, 13, -1)]
     paths = [path for path in found if path]
     if not paths:
-        raise ToolMissingError(f"--features mca needs {name}, which is not installed", _INSTALL)
+        raise ToolMissingError(f"--features mca needs {name}, which is not installed", INSTALL)
     versions = {path: _version(path) for path in paths}
     return max(paths, key=lambda path: [int(part) for part in versions[path].split(".") if part.isdigit()])
 
