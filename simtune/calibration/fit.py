@@ -167,6 +167,7 @@ class Fitter:
         self.progress(f"start: error {before.error:.3f}, tau-b {before.tau_b:.3f}, loss {before.loss:.4f}")
         self.deadline = time.monotonic() + self.budget_s  # the simulator may have been compiled just now
         loss, level, rounds, ended = before.loss, 0, 0, "nothing helps any more"
+        loss = self._set_clock(loss)
         while level < len(self.scales):
             if self._late():
                 ended = "the time was over"
@@ -194,6 +195,23 @@ class Fitter:
             time.monotonic() - began,
             ended,
         )
+
+    def _set_clock(self, loss: float) -> float:
+        """A first guess of the clock, if it is free: what makes the median prediction right."""
+        clock = next((p for p in self.parameters if p.path == "clock_hz"), None)
+        if clock is None:
+            return loss
+        predicted = self.experiment.seconds(self.start, self.cases)
+        ratio = float(np.nanmedian(predicted / np.array([case.seconds for case in self.cases])))
+        wanted = min(clock.high, max(clock.low, self.start.clock_hz * ratio))
+        value = float(f"{wanted:.3g}")
+        machine = self._try({clock.path: value})
+        reached = math.inf if machine is None else self._score(machine, self.cases).loss
+        if loss - reached < _LEAST_GAIN:
+            return loss
+        self.values[clock.path] = value
+        self.progress(f"{clock.path} = {value:g}: loss {reached:.4f}")
+        return reached
 
     def _round(self, loss: float, scale: float) -> float | None:
         """One look at all parameters; the new loss if a move was taken."""
