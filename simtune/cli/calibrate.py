@@ -94,10 +94,16 @@ def command(
     from simtune.dataset import load_dataset
     from simtune.machines.load import load_machine
     from simtune.records.store import open_existing
+    from simtune.simulators.qemu_report import configuration
 
     if out.suffix != ".toml":
         raise ConfigurationError(f"{out} is no name of a machine file", "let it end with .toml")
     loaded = load_machine(machine)
+    if simulator == "qemu":
+        configuration(loaded, count)  # refuses unknown models now
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=out.parent):  # it is written after minutes: can it be?
+        pass
     tell = _Lines(quiet=as_json)
     with open_existing(records) as store, tempfile.TemporaryDirectory(prefix="simtune-calibrate-") as scratch:
         data = load_dataset(store, [loaded], target, workloads)
@@ -194,7 +200,6 @@ def _write(out: Path, fit: Fit, start: str, target: str, number: int, workloads:
         raise ConfigurationError(
             f"'{out.stem}' is no name for a machine", "choose letters, digits, '-' and '_'"
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(
         "# SPDX-License-Identifier: Apache-2.0\n#\n" + commented_toml(machine, comments, "\n".join(head))
     )

@@ -53,8 +53,11 @@ def command(
     from simtune.cli.progress import leave_soon_after_interrupt
     from simtune.machines.load import load_machine
     from simtune.records.store import RecordStore, open_existing
+    from simtune.simulators.qemu_report import configuration
 
     loaded = load_machine(machine or source)
+    if simulator == "qemu":
+        configuration(loaded, count)  # refuses unknown models now
     with open_existing(records) as old, leave_soon_after_interrupt():
         from simtune.tuning.resimulated import resimulate
 
