@@ -31,6 +31,7 @@ from simtune.cli.accuracy import plain, print_tables, workload_table
 from simtune.cli.records import _print
 from simtune.crossvalidate import BASELINES, Evaluation, evaluate
 from simtune.dataset import Dataset, load_dataset
+from simtune.execution.capacity import usable_cores
 from simtune.machines.load import load_machine
 from simtune.machines.model import Machine
 from simtune.measure.base import Settings
@@ -98,6 +99,7 @@ def main() -> None:
         models,
         seed=args.seed,
         resamples=args.resamples if args.resamples is not None else 50 if args.quick else 200,
+        jobs=usable_cores(),
         progress=lambda model: print(f"training and testing {model}", file=sys.stderr),
     )
     result |= report(judged, data)

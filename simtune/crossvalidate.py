@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 
 import numpy as np
 
@@ -78,6 +80,7 @@ def evaluate(
     optional: Sequence[str] = (),
     seed: int = 0,
     resamples: int = 200,
+    jobs: int = 1,
     progress: Callable[[str], None] = lambda _model: None,
 ) -> Evaluation:
     """Trains and tests every model on every fold of a split.
@@ -90,6 +93,7 @@ def evaluate(
             reference if `normalise` says so.
         normalise, optional: see `predictors.trained.train`.
         resamples: of the bootstrap.
+        jobs: models that are judged at once, each in a process of its own.
 
     Raises:
         ConfigurationError: an unknown model or split, or a split that the data does not allow.
@@ -109,24 +113,73 @@ def evaluate(
             "leaving a workload out needs measurements of two or more workloads",
             "collect more, or use --split within",
         )
-    scores: dict[str, dict[str, Array]] = {}
-    unavailable = {}
-    for name in names:
-        progress(name)
+    task = _Task(dataset, groups, split, window, normalise, tuple(optional), seed, resamples)
+    found: dict[str, _Verdict | str] = {}
+    if jobs > 1 and len(learned) > 1:
+        # Not forked: the parent may have threads, of TVM or of a numerical library.
+        with ProcessPoolExecutor(min(jobs, len(learned)), get_context("spawn")) as pool:
+            waiting = {name: pool.submit(_alone, task, name) for name in names}
+            for name, future in waiting.items():
+                progress(name)
+                found[name] = future.result()
+    else:
+        for name in names:
+            progress(name)
+            found[name] = _judge(task, name)
+    judged = {name: verdict for name, verdict in found.items() if not isinstance(verdict, str)}
+    return Evaluation(
+        groups,
+        {name: verdict.scores for name, verdict in judged.items()},
+        {name: verdict.summary for name, verdict in judged.items()},
+        ceiling(groups, resamples, seed),
+        {name: verdict for name, verdict in found.items() if isinstance(verdict, str)},
+    )
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What every model is judged on."""
+
+    dataset: Dataset
+    groups: Mapping[str, Group]
+    split: str
+    window: str | None
+    normalise: str
+    optional: tuple[str, ...]
+    seed: int
+    resamples: int
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    scores: Mapping[str, Array]
+    summary: Summary
+
+
+def _judge(task: _Task, name: str) -> _Verdict | str:
+    """Scores and metrics of a model, or why there are none."""
+    groups = task.groups
+    if name in BASELINES:
+        scores = {label: BASELINES[name](group) for label, group in groups.items()}
+    else:
+        folds = list(SPLITS[task.split](task.dataset.groups))
         try:
-            if name in BASELINES:
-                scores[name] = {label: BASELINES[name](group) for label, group in groups.items()}
-            else:
-                folds = list(SPLITS[split](dataset.groups))
-                found = out_of_fold(dataset, folds, name, window, seed, normalise, optional)
-                scores[name] = dict(zip(groups, found, strict=True))
+            found = out_of_fold(
+                task.dataset, folds, name, task.window, task.seed, task.normalise, task.optional
+            )
         except ToolMissingError as error:
-            unavailable[name] = str(error)
-    summaries = {
-        name: summarise({label: (groups[label].seconds, rows[label]) for label in groups}, resamples, seed)
-        for name, rows in scores.items()
-    }
-    return Evaluation(groups, scores, summaries, ceiling(groups, resamples, seed), unavailable)
+            return str(error)
+        scores = dict(zip(groups, found, strict=True))
+    pairs = {label: (groups[label].seconds, scores[label]) for label in groups}
+    return _Verdict(scores, summarise(pairs, task.resamples, task.seed))
+
+
+def _alone(task: _Task, name: str) -> _Verdict | str:
+    """The same in a process of its own, on one core: the other cores have models of their own."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        return _judge(task, name)
 
 
 def out_of_fold(

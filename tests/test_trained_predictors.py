@@ -116,6 +116,13 @@ def test_labels_of_the_left_out_workload_cannot_be_known(family: str) -> None:
         assert order_agreement(group.seconds, seen)[0] > 0.4
 
 
+def test_models_judged_at_once_get_the_same_verdict(groups: list[Group]) -> None:
+    names = ["analytical", "ridge", "nnls"]
+    one, two = (evaluate(dataset(groups), names, resamples=5, jobs=jobs) for jobs in (1, 2))
+    assert list(two.summaries) == names
+    assert one.summaries == two.summaries
+
+
 def test_a_changed_test_label_changes_no_prediction(groups: list[Group]) -> None:
     changed = [replace(groups[0], seconds=groups[0].seconds[::-1].copy()), *groups[1:]]
     folds = list(leave_workload_out(groups))[:1]

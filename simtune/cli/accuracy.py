@@ -57,6 +57,12 @@ def print_tables(result: Evaluation) -> None:
         key=lambda name: _order(result.summaries[name].mean["tau_b"].value),
     )
     _print(workload_table(best, result))
+    if result.ceiling:
+        limit = result.ceiling.mean["tau_b"].value
+        _print(
+            "No predictor can beat the noise ceiling: two measurements of the same candidates agree with "
+            f"tau-b {limit:.3f}."
+        )
 
 
 def workload_table(model: str, result: Evaluation) -> Table:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @features_option
 @click.option("--resamples", default=200, show_default=True, help="Of the bootstrap; 0 gives no intervals.")
 @click.option("--seed", default=0, show_default=True, help="Seed of splits, models and bootstrap.")
+@click.option("--jobs", "-j", type=click.IntRange(1), help="Models judged at once  [default: all cores]")
 @click.option("--plots", type=click.Path(path_type=Path, file_okay=False), help="Folder for figures (PNG).")
 @json_option
 def command(
@@ -50,6 +51,7 @@ def command(
     optional: tuple[str, ...],
     resamples: int,
     seed: int,
+    jobs: int | None,
     plots: Path | None,
     as_json: bool,
 ) -> None:
@@ -67,6 +69,7 @@ def command(
     from simtune.cli.accuracy import plain, print_tables
     from simtune.crossvalidate import evaluate
     from simtune.dataset import load_dataset
+    from simtune.execution.capacity import usable_cores
     from simtune.machines.load import load_machine
     from simtune.records.store import open_existing
 
@@ -84,6 +87,8 @@ def command(
             optional=optional,
             seed=seed,
             resamples=resamples,
+            # A process takes a second or two to start: not for a few models.
+            jobs=jobs or (usable_cores() if not models or len(models) > 4 else 1),
             progress=lambda model: status.update(f"training and testing {model}"),
         )
     figures = _plots(result, data, plots) if plots else []
