@@ -29,7 +29,7 @@ from simtune.records.model import Simulation, Trial
 from simtune.records.store import RecordStore
 from simtune.simulators.base import Simulator
 from simtune.simulators.qemu_report import configuration
-from simtune.tuning.natively import rebuild
+from simtune.tuning.natively import as_built, rebuild
 
 ms = tvm_setup.load()
 
@@ -157,7 +157,7 @@ def prepare(
             module = _module(store, run_id)
             trials = [_trial(store, run_id, group.trials[row]) for row in members]
             tensors = tuple(signature(module.functions_items()[0][1]))
-            built = rebuild(module, group.machine, trials, builder)
+            built = rebuild(module, as_built(group.machine, store.run(run_id)), trials, builder)
             for row, trial, (path, _error) in zip(members, trials, built, strict=True):
                 simulation = store.simulation(str(trial.simulation))
                 if path is None or simulation is None:

@@ -20,7 +20,7 @@ from simtune.execution.scratch import scratch_folder
 from simtune.jobs import Status
 from simtune.machines.model import Machine
 from simtune.measure.base import Program, Settings, Target, Timing
-from simtune.records.model import Measurement, Trial
+from simtune.records.model import Measurement, Run, Trial
 from simtune.records.store import RecordStore
 
 ms = tvm_setup.load()
@@ -61,6 +61,16 @@ def rebuild(
         (Path(str(r.artifact_path)) if r.artifact_path is not None else None, str(r.error_msg or ""))
         for r in results
     ]
+
+
+def as_built(machine: Machine, run: Run) -> Machine:
+    """A machine with the TVM target that the candidates of a run were built for, for `rebuild`.
+
+    That of the machine itself when the run's is for another instruction set.
+    """
+    target = json.loads(run.target or '""')
+    same = isinstance(target, dict) and str(target.get("mtriple", "")).partition("-")[0] == machine.isa.name
+    return replace(machine, target=target) if same else machine
 
 
 class NativeTimes:

@@ -22,7 +22,7 @@ from simtune.machines.model import Machine
 from simtune.records.model import Run, RunState, Trial, config_digest
 from simtune.records.store import RecordStore
 from simtune.runner import SimulatorRunner
-from simtune.tuning.natively import rebuild
+from simtune.tuning.natively import as_built, rebuild
 from simtune.tuning.recorder import make_trial
 
 ms = tvm_setup.load()
@@ -118,7 +118,7 @@ def _run(
     try:
         for start in range(0, len(missing), _BATCH):
             batch = missing[start : start + _BATCH]
-            built = rebuild(module, machine, batch, builder)
+            built = rebuild(module, as_built(machine, old), batch, builder)
             ready = [str(path) for path, _ in built if path is not None]
             for future in runner.run([ms.runner.RunnerInput(path, "llvm", infos) for path in ready]):
                 future.result()
