@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 import tomllib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from learning_helpers import planted_counters
 from measure_helpers import QUICK, native_machine
 
 import simtune
 from simtune.breakeven import Board, overall, sides
 from simtune.calibration.experiment import Case, Experiment, choose, prepare
-from simtune.calibration.fit import Fitter, every_third, score, split
+from simtune.calibration.fit import INTERRUPTED, Fitter, every_third, score, split
 from simtune.calibration.parameters import RULES, Parameter, changed, free_parameters, value_of
 from simtune.cli.main import cli
 from simtune.counters import Counters
@@ -29,6 +31,7 @@ from simtune.dataset import load_dataset
 from simtune.errors import ConfigurationError
 from simtune.machines.dump import commented_toml
 from simtune.machines.load import list_machines, load_machine
+from simtune.machines.model import Machine
 from simtune.records.store import RecordStore
 from simtune.tuning.collect import collect
 
@@ -172,6 +175,57 @@ def test_planted_numbers_are_found_again(records: Path, tmp_path: Path, qemu: An
     before = experiment.runs
     experiment.seconds(fit.machine, fitted)
     assert experiment.runs == before  # known already
+
+
+class Formula:
+    """Times that follow from three numbers of a machine, in the place of simulations."""
+
+    runs = 0
+
+    def seconds(self, machine: Machine, cases: Sequence[Case]) -> Any:
+        self.runs += len(cases)
+        latency = machine.pipeline.classes["load"].latency
+        cycles = [row["instructions"] + latency * row["loads"] for row in (case.counters for case in cases)]
+        lines = [case.counters["l1d.read_misses"] for case in cases]
+        return np.array(cycles) / machine.clock_hz + 1e-9 * machine.memory.latency_ns * np.array(lines)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_descent_finds_the_numbers_behind_a_formula(seed: int) -> None:
+    random, start = np.random.default_rng(seed), load_machine("sifive-u74")
+    planted = {
+        "clock_hz": start.clock_hz * random.uniform(0.7, 1.5),
+        "memory.latency_ns": start.memory.latency_ns * random.uniform(0.5, 2.5),
+        "pipeline.classes.load.latency": int(random.integers(4, 9)),
+    }
+    truth = changed(start, planted)
+    assert truth is not None
+    cases = [
+        Case(f"w{index % 4}", f"r:{index}", Path(), (), 1.0, row)
+        for index, row in enumerate(planted_counters(48, seed))
+    ]
+    measured = Formula().seconds(truth, cases) * np.exp(random.normal(0, 0.01, len(cases)))
+    cases = [replace(case, seconds=float(t)) for case, t in zip(cases, measured, strict=True)]
+    fitted, held = split(cases, ["w3"])
+    parameters = free_parameters(start, only=[*planted, "memory.*", "caches.l2.latency"])
+    formula: Any = Formula()
+    fit = Fitter(formula, start, parameters, fitted, held, 20).run()
+    assert fit.after.error < 0.05
+    assert fit.held_after is not None
+    assert fit.held_after.error < 0.05
+    assert fit.held_after.tau_b > 0.95
+    assert "caches.l2.latency" not in {change.path for change in fit.changes}  # it decides nothing
+    assert fit.sensitivity["caches.l2.latency"] == pytest.approx(0, abs=1e-9)
+
+    def stop(text: str) -> None:
+        if text.startswith("step"):
+            raise KeyboardInterrupt
+
+    stopped = Fitter(formula, start, parameters, fitted, held, 20, stop).run()
+    assert stopped.ended == INTERRUPTED
+    assert stopped.after.loss <= stopped.before.loss
+    late = Fitter(formula, start, parameters, fitted, held, 0).run()
+    assert late.ended == "the time was over"
 
 
 def test_calibrate_writes_a_machine_that_loads(records: Path, tmp_path: Path) -> None:

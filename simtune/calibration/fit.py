@@ -26,8 +26,14 @@ from simtune.metrics import order_agreement
 SCALES = (0.5, 0.25, 0.12, 0.06)
 #: A move that gains less is noise, and would carry numbers away from what is documented.
 _LEAST_GAIN = 0.002
+#: Share of the time left that a round may spend on looking.
+_LOOKING = 0.6
+#: Why a fit ended that somebody stopped.
+INTERRUPTED = "it was interrupted"
 #: Seconds beyond the budget for finding out what each change is worth.
 _GRACE_S = 60.0
+#: Numbers that together scale all times, see `Fitter._try_scaled`.
+_SCALED = ("clock_hz", "memory.latency_ns", "memory.line_interval_ns")
 #: Candidates per workload of the first look.
 _FIRST_LOOK = 4
 
@@ -127,6 +133,10 @@ def every_third(names: Sequence[str]) -> list[str]:
     return list(names[1::3]) if len(names) >= 3 else []
 
 
+def _measured(cases: Sequence[Case]) -> Any:
+    return np.array([case.seconds for case in cases])
+
+
 class Fitter:
     """One calibration.
 
@@ -155,6 +165,8 @@ class Fitter:
         self.experiment, self.start, self.parameters = experiment, machine, list(parameters)
         self.cases, self.held, self.progress = list(cases), list(held), progress
         self.few = _few(self.cases)
+        self._free = {parameter.path: parameter for parameter in self.parameters}
+        self._scaling = set(_SCALED) <= self._free.keys()
         self.budget_s, self.deadline = budget_s, math.inf
         self.values: dict[str, Any] = {}
         self.sensitivity: dict[str, float] = {}
@@ -167,17 +179,20 @@ class Fitter:
         self.progress(f"start: error {before.error:.3f}, tau-b {before.tau_b:.3f}, loss {before.loss:.4f}")
         self.deadline = time.monotonic() + self.budget_s  # the simulator may have been compiled just now
         loss, level, rounds, ended = before.loss, 0, 0, "nothing helps any more"
-        loss = self._set_clock(loss)
-        while level < len(self.scales):
-            if self._late():
-                ended = "the time was over"
-                break
-            rounds += 1
-            gained = self._round(loss, self.scales[level])
-            if gained is None or loss - gained < _LEAST_GAIN:
-                level += 1
-            loss = loss if gained is None else gained
-            self.progress(f"round {rounds}: loss {loss:.4f}, {len(self.values)} numbers changed")
+        try:
+            loss = self._first_scale(loss)
+            while level < len(self.scales):
+                if self._late():
+                    ended = "the time was over"
+                    break
+                rounds += 1
+                gained = self._round(loss, self.scales[level])
+                if gained is None or loss - gained < _LEAST_GAIN:
+                    level += 1
+                loss = loss if gained is None else gained
+                self.progress(f"round {rounds}: loss {loss:.4f}, {len(self.values)} numbers changed")
+        except KeyboardInterrupt:  # what was found until now is worth writing
+            ended, self.deadline = INTERRUPTED, -math.inf
         changes = self._prune(loss)
         machine = self._machine({})
         after = self._score(machine, self.cases)
@@ -196,36 +211,70 @@ class Fitter:
             ended,
         )
 
-    def _set_clock(self, loss: float) -> float:
-        """A first guess of the clock, if it is free: what makes the median prediction right."""
-        clock = next((p for p in self.parameters if p.path == "clock_hz"), None)
+    def _first_scale(self, loss: float) -> float:
+        """Makes the median prediction right, if the clock is free."""
+        clock = self._free.get("clock_hz")
         if clock is None:
             return loss
-        predicted = self.experiment.seconds(self.start, self.cases)
-        ratio = float(np.nanmedian(predicted / np.array([case.seconds for case in self.cases])))
-        wanted = min(clock.high, max(clock.low, self.start.clock_hz * ratio))
-        value = float(f"{wanted:.3g}")
-        machine = self._try({clock.path: value})
-        reached = math.inf if machine is None else self._score(machine, self.cases).loss
+        if self._scaling:
+            reached, moves = self._try_scaled({}, self.cases)
+        else:
+            predicted = self.experiment.seconds(self.start, self.cases)
+            wanted = self.start.clock_hz * float(np.nanmedian(predicted / _measured(self.cases)))
+            moves = {clock.path: float(f"{min(clock.high, max(clock.low, wanted)):.3g}")}
+            machine = self._try(moves)
+            reached = math.inf if machine is None else self._score(machine, self.cases).loss
         if loss - reached < _LEAST_GAIN:
             return loss
-        self.values[clock.path] = value
-        self.progress(f"{clock.path} = {value:g}: loss {reached:.4f}")
+        self.values.update(moves)
+        self.progress(f"clock_hz = {self.values[clock.path]:g}: loss {reached:.4f}")
         return reached
+
+    def _try_scaled(self, moves: Mapping[str, Any], cases: Sequence[Case]) -> tuple[float, dict[str, Any]]:
+        """Loss after some moves, and these moves with the scale of all times that suits them best.
+
+        A slower clock with a memory that is as much slower in nanoseconds is the same machine in
+        cycles: all its times are longer by one factor, and nothing need be simulated to know them.
+        Without that, a step would be judged by the scale that it spoils rather than by the order.
+        """
+        machine = self._try(moves)
+        if machine is None:
+            return math.inf, dict(moves)
+        predicted = self.experiment.seconds(machine, cases)
+        taken = dict(moves)
+        if self._scaling:
+            factor = float(np.nanmedian(_measured(cases) / predicted))
+            for path in _SCALED:
+                bound, value = self._free[path], float(value_of(machine, path))
+                low, high = bound.low / value, bound.high / value
+                if path == "clock_hz":
+                    low, high = 1 / high, 1 / low
+                factor = min(high, max(low, factor))
+            for path in _SCALED:
+                value = float(value_of(machine, path))
+                taken[path] = float(f"{value / factor if path == 'clock_hz' else value * factor:.6g}")
+            predicted = predicted * factor
+        return score(cases, predicted).loss, taken
 
     def _round(self, loss: float, scale: float) -> float | None:
         """One look at all parameters; the new loss if a move was taken."""
-        base = self._score(self._machine({}), self.few).loss
+        base, _ = self._try_scaled({}, self.few)
         looked: list[tuple[float, str, Any]] = []
-        for number, parameter in enumerate(self.parameters, 1):
+        # What mattered most so far comes first, and some of the time is left for taking moves.
+        ordered = sorted(self.parameters, key=lambda p: -self.sensitivity.get(p.path, math.inf))
+        now = time.monotonic()
+        enough = now + _LOOKING * (self.deadline - now)
+        for number, parameter in enumerate(ordered, 1):
+            if time.monotonic() > enough:
+                break
             self.progress(f"step {scale:.0%}: {number}/{len(self.parameters)} {parameter.path}")
             found = []
             for value in parameter.moves(self._value(parameter.path), scale):
                 if self._late():
                     break
-                machine = self._try({parameter.path: value})
-                if machine is not None:
-                    found.append((self._score(machine, self.few).loss - base, parameter.path, value))
+                reached, _ = self._try_scaled({parameter.path: value}, self.few)
+                if reached < math.inf:
+                    found.append((reached - base, parameter.path, value))
             if found:
                 self.sensitivity[parameter.path] = max(abs(change) for change, _, _ in found)
             looked += found
@@ -235,11 +284,10 @@ class Fitter:
         for _, path, value in promising:
             if self._late():
                 break
-            machine = self._try({path: value})
-            reached = math.inf if machine is None else self._score(machine, self.cases).loss
+            reached, moves = self._try_scaled({path: value}, self.cases)
             if (loss if best is None else best) - reached >= _LEAST_GAIN:
                 best = reached
-                self.values[path] = value
+                self.values.update(moves)
                 self.progress(f"{path} = {value:g}: loss {reached:.4f}")
         return best
 

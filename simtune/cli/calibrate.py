@@ -83,8 +83,8 @@ def command(
     Numbers stay inside physical bounds. Workloads held out are never fitted to: they tell whether the
     new file is better for kernels it has not seen.
 
-    Exits with 0 when it is (or nothing was held out), with 1 when it is not; the file is written
-    in both cases.
+    Exits with 0 when it is (or nothing was held out), with 1 when it is not, with 130 when it was
+    interrupted; the best until then is written in all these cases.
 
     \b
     Example:
@@ -111,7 +111,7 @@ def command(
 
         from simtune.build.builder import Builder
         from simtune.calibration.experiment import Experiment, prepare
-        from simtune.calibration.fit import Fitter, check_held, every_third, split
+        from simtune.calibration.fit import INTERRUPTED, Fitter, check_held, every_third, split
         from simtune.calibration.parameters import free_parameters
         from simtune.simulators.base import get_simulator
 
@@ -146,7 +146,7 @@ def command(
         )
     else:
         _print_fit(fit, out)
-    sys.exit(0 if better else 1)
+    sys.exit(130 if fit.ended == INTERRUPTED else 0 if better else 1)
 
 
 def _models(store: Any, data: Any) -> tuple[str, ...]:
