@@ -90,6 +90,8 @@ class MemoryUnit:
             load that once was ahead of a store to the same piece waits for that store from then on.
         assume_hits: on an in-order core, whether instructions issue as if all loads hit, and wait for
             late data where they complete.
+        masked_store: for which a store of some elements of a register holds its port.
+        set_interval: between two lines that are fetched into the same set of L1D.
     """
 
     forward_latency: int = 5
@@ -100,6 +102,8 @@ class MemoryUnit:
     early_fetch: bool = True
     dependence_bytes: int = 1
     assume_hits: bool = False
+    masked_store: int = 1
+    set_interval: int = 0
 
 
 @dataclass(frozen=True)

@@ -219,6 +219,8 @@ def _memory_unit(section: Section) -> MemoryUnit:
         early_fetch=section.boolean("early_fetch", fallback.early_fetch),
         dependence_bytes=section.integer("dependence_bytes", 1, 16, fallback.dependence_bytes),
         assume_hits=section.boolean("assume_hits", fallback.assume_hits),
+        masked_store=section.integer("masked_store", 1, 255, fallback.masked_store),
+        set_interval=section.integer("set_interval", 0, 1000, fallback.set_interval),
     )
     if unit.dependence_bytes not in (1, 8, 16):
         section.wrong("dependence_bytes", "1, 8 or 16")

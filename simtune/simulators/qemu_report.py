@@ -127,7 +127,7 @@ def _scoreboard(machine: Machine, share: float) -> list[str]:
     memory = (
         *(unit.forward_latency, unit.forward_fail, unit.split_penalty),
         *(unit.store_interval, unit.misses, int(unit.early_fetch)),
-        *(unit.dependence_bytes, int(unit.assume_hits)),
+        *(unit.dependence_bytes, int(unit.assume_hits), unit.masked_store, unit.set_interval),
     )
     lines = [
         f"scoreboard {_REPLAYED_FIRST} {_WINDOW} {round(_WINDOW / share)}",

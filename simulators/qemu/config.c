@@ -11,7 +11,7 @@
  *   core RETIRE_WIDTH ROB SCHEDULER LOAD_QUEUE STORE_QUEUE
  *   front_end MISPREDICT_PENALTY TAKEN_BRANCH_PENALTY FETCH_BYTES FETCH_QUEUE
  *   memory_unit FORWARD_LATENCY FORWARD_FAIL SPLIT_PENALTY STORE_INTERVAL MISSES EARLY_FETCH
- *               DEPENDENCE_BYTES ASSUME_HITS
+ *               DEPENDENCE_BYTES ASSUME_HITS MASKED_STORE SET_INTERVAL
  *   tlb ENTRIES L2_ENTRIES L2_LATENCY WALK_LATENCY           fetch_ahead STREAMS DISTANCE
  *   serve l2|l3|memory LATENCY INTERVAL                      (beyond L1D; interval in 1/256 cycles)
  *   verify 0|1                  (checks every address that the plugin derives; for tests)
@@ -94,12 +94,13 @@ static bool read_scoreboard(const char *key, const char *values, bool *known)
         return sscanf(values, "%u %u %u %u", &c->mispredict_penalty, &c->taken_branch_penalty, &c->fetch_bytes,
                       &c->fetch_queue) == 4;
     if (!strcmp(key, "memory_unit")) {
-        int read = sscanf(values, "%u %u %u %u %u %u %u %u", &c->forward_latency, &c->forward_fail,
-                          &c->split_penalty, &c->store_interval, &c->misses, &early, &c->dependence_bytes, &assume);
+        int read = sscanf(values, "%u %u %u %u %u %u %u %u %u %u", &c->forward_latency, &c->forward_fail,
+                          &c->split_penalty, &c->store_interval, &c->misses, &early, &c->dependence_bytes, &assume,
+                          &c->masked_store, &c->set_interval);
         c->early_fetch = early;
         c->assume_hits = assume;
         c->granule_bits = c->dependence_bytes >= 16 ? 4 : 3;
-        return read == 8 && c->misses <= 64;
+        return read == 10 && c->misses <= 64 && c->masked_store && c->masked_store < 256;
     }
     if (!strcmp(key, "tlb"))
         return sscanf(values, "%u %u %u %u", &c->tlb_entries, &c->l2_tlb_entries, &c->l2_tlb_latency,

@@ -298,8 +298,18 @@ static void step_in_order(struct step *s)
     last_complete = complete;
 }
 
+/* QEMU executes a string instruction once per element; a core moves whole pieces. */
+static bool inside_piece(void)
+{
+    enum { ELEMENTS = 32 };
+    static unsigned n;
+    return n++ % ELEMENTS != 0;
+}
+
 void core_step(struct step *s)
 {
+    if ((s->flags & STEP_REPEATED) && inside_piece())
+        return;
     if (config.out_of_order)
         step_out_of_order(s);
     else

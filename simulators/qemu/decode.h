@@ -53,6 +53,7 @@ enum {
     INSN_MARK_BEGIN = 16,
     INSN_MARK_END = 32,
     INSN_MARK_WARM = 256,
+    INSN_MASKED = 512, /* stores some elements of a register only */
     INSN_MOVE = 128, /* copies a register to another of the same kind */
     INSN_SPLIT = 64 /* QEMU reports the access in several parts though it has at most 8 bytes */
 };

@@ -928,6 +928,7 @@ static void map2(struct x86 *s)
     switch (op) {
     case 0x2c: case 0x2d: case 0x2e: case 0x2f: case 0x8c: case 0x8e: { /* masked moves */
         bool store = op == 0x2e || op == 0x2f || op == 0x8e;
+        i->flags |= store ? INSN_MASKED : 0;
         i->cls = store ? VEC_STORE : VEC_LOAD;
         i->flags |= INSN_DYNAMIC | INSN_ELEMENTS;
         i->is_load = !store;

@@ -28,11 +28,13 @@ static struct {
 } in_flight[IN_FLIGHT];
 
 static uint64_t buffers[MAX_MISSES]; /* when each miss buffer is free again */
+static uint64_t *set_free;               /* when each set of L1D can take another line */
 static uint64_t link_free[N_LEVELS + 1]; /* in 1/256 cycles, by level that delivers */
 
 static struct stored {
     uint64_t granule, start, end, ready, left;
     struct step *step;
+    bool whole; /* can be forwarded */
 } stored[FORWARDING];
 static uint64_t last_left;
 
@@ -62,7 +64,8 @@ bool lsu_init(void)
 {
     tlb = tlb_init(config.tlb_entries, TLB_WAYS, &tlb_sets);
     l2_tlb = tlb_init(config.l2_tlb_entries, L2_TLB_WAYS, &l2_tlb_sets);
-    return tlb && l2_tlb;
+    set_free = calloc(levels[L1D].sets, sizeof *set_free);
+    return tlb && l2_tlb && set_free;
 }
 
 /*
@@ -175,6 +178,9 @@ static uint64_t fetch(uint64_t line, unsigned level, uint64_t now)
             first = n;
     if (config.misses)
         asked = asked < now ? asked : later(now, buffers[first]);
+    uint64_t *set = set_free + (cache_set(&levels[L1D], line) - levels[L1D].tags) / levels[L1D].ways;
+    asked = later(asked, *set);
+    *set = asked + config.set_interval;
     uint64_t free_at = later(asked << 8, link_free[level]);
     link_free[level] = free_at + config.level_interval[level];
     uint64_t there = later(asked + config.level_latency[level], (free_at >> 8) + config.level_latency[level]);
@@ -226,7 +232,7 @@ static uint64_t forwarded(struct step *step, uint64_t address, unsigned size, ui
                 step->waits_for = s->step;
             continue;
         }
-        if (s->start <= address && s->end >= end)
+        if (s->whole && s->start <= address && s->end >= end)
             return later(start, s->ready) + config.forward_latency;
         when = later(when, s->left + config.forward_fail);
     }
@@ -268,7 +274,8 @@ uint64_t lsu_store(struct step *s, uint64_t address_ready, uint64_t data_ready, 
             left = later(left, line_there(++line, asked)) + config.store_interval;
         unsigned piece = config.granule_bits;
         for (uint64_t granule = address >> piece; granule <= (end - 1) >> piece; granule++)
-            *stored_at(granule << piece) = (struct stored){granule, address, end, data_ready, left, s};
+            *stored_at(granule << piece) = (struct stored){granule, address, end,
+                                                            data_ready, left, s, !(s->flags & STEP_MASKED)};
     }
     last_left = left;
     return left;

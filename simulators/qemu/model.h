@@ -33,7 +33,7 @@ struct config {
     unsigned retire_width, rob, scheduler, load_queue, store_queue, misses;
     unsigned mispredict_penalty, taken_branch_penalty, fetch_bytes, fetch_queue;
     unsigned forward_latency, forward_fail, split_penalty, store_interval;
-    unsigned dependence_bytes, granule_bits;
+    unsigned dependence_bytes, granule_bits, masked_store, set_interval;
     unsigned tlb_entries, l2_tlb_entries, l2_tlb_latency, walk_latency;
     unsigned fetch_streams, fetch_distance;                            /* prefetching */
     unsigned level_latency[N_LEVELS + 1], level_interval[N_LEVELS + 1]; /* beyond L1D; 1/256 cycles */

@@ -95,6 +95,10 @@ static void make_step(struct step *s, const struct insn *i, const struct place *
         s->store = unit_of(i, cls < N_CLASSES ? cls : STORE);
         if (config.x86 && widest_store(i) < 32) /* only whole registers need the wide path */
             s->store = unit_of(i, STORE);
+        if (i->flags & INSN_MASKED) {
+            s->flags |= STEP_MASKED;
+            s->store.busy = (uint8_t)config.masked_store;
+        }
     }
     if (renamed(i) && !s->flags)
         s->flags |= STEP_FREE;
@@ -102,6 +106,8 @@ static void make_step(struct step *s, const struct insn *i, const struct place *
         s->flags |= STEP_PLAIN, s->op = unit_of(i, i->cls);
     if (i->cls == BRANCH || i->cls == JUMP)
         s->flags |= STEP_BRANCH;
+    if (i->flags & INSN_REPEATED)
+        s->flags |= STEP_REPEATED;
     for (unsigned n = 0; n < i->n_src; n++) {
         if ((s->flags & (STEP_LOAD | STEP_STORE)) && s->n_address < MAX_STEP_ADDRESS && is_address(i, i->src[n]))
             s->address[s->n_address++] = i->src[n];

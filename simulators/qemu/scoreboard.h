@@ -23,7 +23,8 @@ struct unit { /* how one class executes */
     uint8_t busy, cls, early;
 };
 
-enum { STEP_LOAD = 1, STEP_STORE = 2, STEP_PLAIN = 4, STEP_BRANCH = 8, STEP_FREE = 16 };
+enum { STEP_LOAD = 1, STEP_STORE = 2, STEP_PLAIN = 4, STEP_BRANCH = 8, STEP_FREE = 16, STEP_REPEATED = 32,
+       STEP_MASKED = 64 };
 
 /* One instruction: an optional load, then an optional operation, then an optional store. */
 struct step {
