@@ -79,6 +79,8 @@ RULES: tuple[Rule, ...] = (
     Rule("memory_unit.split_penalty", 0.0, 4.0, 0, 30, reach=4),
     Rule("memory_unit.store_interval", 0.5, 4.0, 1, 16),
     Rule("memory_unit.misses", 0.3, 4.0, 1, 64),
+    Rule("memory_unit.masked_store", 0.3, 4.0, 1, 60, reach=20),
+    Rule("memory_unit.set_interval", 0.3, 4.0, 1, 60),
     Rule("tlb.*_latency", 0.3, 4.0, 0, 500),
     Rule("prefetcher.distance", 0.2, 4.0, 1, 64),
     Rule("caches.l1i.*", 1.0, 1.0, 0, 0),
