@@ -12,7 +12,7 @@ import numpy as np
 
 from simtune.dataset import SPLITS, Dataset, Fold, Group
 from simtune.errors import ConfigurationError, ToolMissingError
-from simtune.features import PIPELINE, Array
+from simtune.features import PIPELINE, Array, window_means
 from simtune.metrics import Summary, noise_ceiling, summarise
 from simtune.predictors.analytical import AnalyticalPredictor
 from simtune.predictors.families import FAMILIES
@@ -106,6 +106,7 @@ def evaluate(
             raise ConfigurationError(
                 f"model '{name}' is unknown", f"allowed: {', '.join([*BASELINES, *FAMILIES])}"
             )
+    window_means(np.ones((1, 1)), window or "group")  # refuses an unknown one now
     groups = _labelled(dataset.groups)
     learned = [name for name in names if name in FAMILIES]
     if learned and split == "leave-workload-out" and len({group.key for group in dataset.groups}) < 2:
