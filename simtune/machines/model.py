@@ -91,7 +91,8 @@ class MemoryUnit:
         assume_hits: on an in-order core, whether instructions issue as if all loads hit, and wait for
             late data where they complete.
         masked_store: for which a store of some elements of a register holds its port.
-        set_interval: between two lines that are fetched into the same set of L1D.
+        set_interval: between lines that are fetched into the same two sets of L1D, when four times as many
+            as it has ways take turns; in proportion less for fewer.
     """
 
     forward_latency: int = 5

@@ -97,6 +97,7 @@ static void make_step(struct step *s, const struct insn *i, const struct place *
             s->store = unit_of(i, STORE);
         if (i->flags & INSN_MASKED) {
             s->flags |= STEP_MASKED;
+            s->store = unit_of(i, VEC_STORE);
             s->store.busy = (uint8_t)config.masked_store;
         }
     }
