@@ -91,7 +91,7 @@ def command(
             jobs=jobs or (usable_cores() if not models or len(models) > 4 else 1),
             progress=lambda model: status.update(f"training and testing {model}"),
         )
-    figures = _plots(result, data, plots) if plots else []
+    figures = _plots(result, data, plots, optional) if plots else []
     if as_json:
         emit_json(
             {
@@ -120,7 +120,7 @@ def command(
         click.echo(f"{len(figures)} figures written to {plots}")
 
 
-def _plots(result: Evaluation, data: Any, folder: Path) -> list[Path]:
+def _plots(result: Evaluation, data: Any, folder: Path, optional: tuple[str, ...]) -> list[Path]:
     from simtune.report.accuracy import write_figures
 
-    return write_figures(result, data, folder)
+    return write_figures(result, data, folder, optional)

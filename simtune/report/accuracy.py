@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ _CURVES = 6
 _PANELS = 4  # in a row
 
 
-def write_figures(evaluation: Evaluation, dataset: Dataset, folder: Path) -> list[Path]:
+def write_figures(
+    evaluation: Evaluation, dataset: Dataset, folder: Path, optional: Sequence[str] = ()
+) -> list[Path]:
     """Writes the figures as PNG; those of one model are of the one with the highest mean tau-b."""
     folder.mkdir(parents=True, exist_ok=True)
     name = best_model(evaluation)
@@ -35,7 +37,7 @@ def write_figures(evaluation: Evaluation, dataset: Dataset, folder: Path) -> lis
         "rank-curves.png": _rank_curves(evaluation),
     }
     if name in FAMILIES:
-        predictor = train(dataset.groups, name, target=dataset.target)
+        predictor = train(dataset.groups, name, target=dataset.target, optional=optional)
         figures[f"importance-{name}.png"] = _bars(importance(predictor, dataset), name)
     written = []
     for file, figure in figures.items():
@@ -92,10 +94,11 @@ def _error(difference: Array) -> float:
 
 def _scatter(evaluation: Evaluation, name: str) -> Any:
     """One panel per workload: a point on the diagonal is predicted exactly."""
-    rows = math.ceil(len(evaluation.groups) / _PANELS)
+    columns = max(1, min(_PANELS, len(evaluation.groups)))
+    rows = math.ceil(len(evaluation.groups) / columns)
     with styled():
         figure = new_figure(2.4 * rows + 0.3)
-        axes = figure.subplots(rows, _PANELS, squeeze=False).ravel()
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for axis, (label, group) in zip(axes, evaluation.groups.items(), strict=False):
             predicted = evaluation.scores[name][label]
             known = np.isfinite(predicted) & (predicted > 0)
