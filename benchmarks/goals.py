@@ -96,7 +96,7 @@ def judge(
                 "bound": _known(bound),
                 "reached": _known(reached),
                 "interval": [_known(low), _known(high)],
-                "ok": known and (reached >= bound if more else reached <= bound),
+                "ok": known and bool(reached >= bound if more else reached <= bound),
             }
         )
     return rows

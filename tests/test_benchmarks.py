@@ -66,7 +66,12 @@ def test_goals_are_judged_by_the_model_they_are_about(monkeypatch: pytest.Monkey
 def test_what_limits_a_predictor_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = module("limits", monkeypatch)
     data = Dataset(tuple(planted_groups(3)), "host", {})
-    found = limits.limits(evaluate(data, ["instructions"], resamples=0), "instructions")
+    judged = evaluate(data, ["instructions"], resamples=3)
+    goals = module("goals", monkeypatch)
+    rows = goals.judge(goals.HOST, judged.summaries, "ensemble", "instructions", judged.ceiling)
+    assert goals.text(rows).count("not judged") == 6
+    json.dumps(rows, allow_nan=False)
+    found = limits.limits(judged, "instructions")
     # Times are instructions, FMAs and misses: without the latter two, these are where errors come from.
     assert {"share.fp_fma", "l1d.misses"} & set(found["errors_go_with"])
     assert len(found["worst"]) == 8
