@@ -22,20 +22,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+import goals
 import numpy as np
 
-from simtune.crossvalidate import Evaluation, evaluate, out_of_fold
+from simtune.crossvalidate import BASELINES, Evaluation, evaluate, out_of_fold
 from simtune.dataset import Dataset, Fold, load_dataset
 from simtune.machines.load import load_machine
 from simtune.machines.model import Machine
 from simtune.metrics import METRICS, summarise
-from simtune.predictors.analytical import AnalyticalPredictor
 from simtune.records.store import RecordStore
 from simtune.tuning.imported import import_tvm
 
 DATA = Path(__file__).parent / "data" / "gem5"
 SETS = ("u74-like-minor", "boom-like-o3")
 SHOWN = ("R_top1", "E_top1", "E_top1_resampled", "tau_b", "spearman", "pairwise")
+TRAINED = "ensemble"
 CROSS_MODELS = ("ridge-res", "extra-trees-res", "nnls", "ensemble")
 
 
@@ -45,7 +46,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--model", action="append", default=[], help="of the evaluation  [default: all]")
     parser.add_argument("--resamples", type=int, default=200)
-    parser.add_argument("--count", action="append", default=["branch"], help="simulator models to switch on")
+    parser.add_argument(
+        "--count", nargs="*", default=["branch", "pipeline"], help="simulator models to switch on"
+    )
     parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     report: dict[str, Any] = {}
@@ -60,6 +63,7 @@ def main() -> None:
     for name, data in datasets.items():
         result = evaluate(data, options.model, resamples=options.resamples)
         report[name] = show(name, result) | {"absolute": absolute(data)}
+        report[name]["goals"] = verdicts(name, result, report[name]["absolute"])
     report["across machines"] = across(datasets)
     if options.json:
         options.json.write_text(json.dumps(report, indent=1))
@@ -108,21 +112,37 @@ def show(name: str, result: Evaluation) -> dict[str, Any]:
     }
 
 
-def absolute(data: Dataset) -> dict[str, float]:
+def absolute(data: Dataset) -> dict[str, dict[str, float]]:
     """Median relative error in % of untrained predictions, and the median ratio to the label."""
-    predictor = AnalyticalPredictor()
-    ratios = np.concatenate(
-        [
-            np.array([predictor.predict(row, group.machine) for row in group.counters]) / group.seconds
-            for group in data.groups
-        ]
-    )
-    figures = {
-        "median error %": float(100 * np.median(np.abs(ratios - 1))),
-        "median ratio": float(np.median(ratios)),
-    }
-    print(f"analytical, absolute: {figures}")
+    figures = {}
+    for name in ("analytical", "pipeline") if data.pipeline else ("analytical",):
+        ratios = np.concatenate([BASELINES[name](group) / group.seconds for group in data.groups])
+        figures[name] = {
+            "median error %": float(100 * np.median(np.abs(ratios - 1))),
+            "median ratio": float(np.median(ratios)),
+        }
+        print(f"{name}, absolute: {figures[name]}")
     return figures
+
+
+def verdicts(name: str, result: Evaluation, errors: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
+    """Goal by goal; the trained model is the default of `simtune train`."""
+    untrained = "pipeline" if "pipeline" in errors else "analytical"
+    rows = goals.judge(goals.GEM5[name], result.summaries, TRAINED, untrained, result.ceiling)
+    print(goals.text(rows))
+    error = errors[untrained]["median error %"]
+    ok = error <= goals.GEM5_CYCLES
+    verdict = "reached" if ok else "missed "
+    print(f"{verdict}  untrained, {untrained}: cycles within {goals.GEM5_CYCLES} % (median); is {error:.1f}")
+    rows.append({"goal": f"cycles within {goals.GEM5_CYCLES} %", "reached": error, "ok": ok})
+    if {TRAINED, untrained} <= set(result.summaries):
+        worse = goals.better_everywhere(result.summaries[TRAINED], result.summaries[untrained])
+        verdict = "missed " if worse else "reached"
+        print(
+            f"{verdict}  trained, {TRAINED}: no figure worse than untrained; worse: {', '.join(worse) or '-'}"
+        )
+        rows.append({"goal": "trained no worse than untrained", "reached": worse, "ok": not worse})
+    return rows
 
 
 def across(datasets: dict[str, Dataset]) -> dict[str, Any]:

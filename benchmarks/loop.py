@@ -70,7 +70,8 @@ def overhead(machine: str, jobs: int) -> dict[str, float]:
     from simtune.build import codegen
     from simtune.build.artifact import load, write_side_file
     from simtune.build.link import linker
-    from simtune.evaluate import Candidate, Evaluator
+    from simtune.candidates import Candidate
+    from simtune.evaluate import Evaluator
     from simtune.predictors.analytical import AnalyticalPredictor
     from simtune.predictors.objective import resolve_objective
     from simtune.simulators.base import get_simulator

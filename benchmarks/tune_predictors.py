@@ -6,17 +6,19 @@ tau-b over the workloads of all record stores given; a choice made on few worklo
 noise, so the gain over the present value is printed with its standard error over workloads.
 
     python benchmarks/tune_predictors.py --records records.db --machine host
+    python benchmarks/tune_predictors.py --records records.db --machine host --family xgb-res -o xgb.json
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from conditions import conditions, emit, parser
 
 from simtune.crossvalidate import evaluate
 from simtune.dataset import Dataset, load_dataset
@@ -41,30 +43,60 @@ GRID: list[tuple[str, type[Any], str, list[Any]]] = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--records", type=Path, action="append", required=True)
-    parser.add_argument("--machine", required=True)
-    parser.add_argument("--target")
-    options = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--records", type=Path, action="append", required=True)
+    made.add_argument("--machine", required=True)
+    made.add_argument("--target")
+    made.add_argument("--family", action="append", help="only these, such as xgb-res")
+    options = made.parse_args()
     machine, groups = load_machine(options.machine), []
     for path in options.records:
         with open_existing(path) as store:
             groups += load_dataset(store, [machine], options.target).groups
     data = Dataset(tuple(groups), options.target or "", {})
+    rows: list[dict[str, Any]] = []
+    usual: dict[str, list[float]] = {}
     for family, kind, name, values in GRID:
-        usual = scores(data, family)
+        if options.family and family not in options.family:
+            continue
+        usual.setdefault(family, scores(data, family, options.seed))
         for value in values:
+            if value == present(kind, name):
+                continue  # a gain of zero
             with changed(kind, name, value):
-                gains = [new - old for new, old in zip(scores(data, family), usual, strict=True)]
+                found = scores(data, family, options.seed)
+                gains = [new - old for new, old in zip(found, usual[family], strict=True)]
             error = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.nan
             mean = statistics.mean(gains)
-            total = statistics.mean(usual) + mean
-            print(f"{family:16} {name} = {value!s:9} tau-b {total:.3f}, gain {mean:+.4f} +- {error:.4f}")
+            total = statistics.mean(usual[family]) + mean
+            print(
+                f"{family:16} {name} = {value!s:9} tau-b {total:.3f}, gain over {present(kind, name)} "
+                f"{mean:+.4f} +- {error:.4f}",
+                flush=True,
+            )
+            rows.append(
+                {
+                    "family": family,
+                    "parameter": name,
+                    "present": present(kind, name),
+                    "value": value,
+                    "tau_b": total,
+                    "gain": mean,
+                    "standard_error": None if math.isnan(error) else error,
+                }
+            )
+    emit({"conditions": conditions(), "seed": options.seed, "tried": rows}, options.output)
 
 
-def scores(data: Dataset, family: str) -> list[float]:
+def present(kind: type[Any], name: str) -> Any:
+    """The value in use."""
+    inside = hasattr(kind, "parameters") and name in kind.parameters
+    return kind.parameters[name] if inside else getattr(kind, name)
+
+
+def scores(data: Dataset, family: str, seed: int) -> list[float]:
     """tau-b per workload, left out of training."""
-    summary = evaluate(data, [family], resamples=0).summaries[family]
+    summary = evaluate(data, [family], resamples=0, seed=seed).summaries[family]
     return [figures["tau_b"].value for figures in summary.workloads.values()]
 
 

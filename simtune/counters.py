@@ -42,6 +42,9 @@ INSTRUCTION_CLASSES: tuple[str, ...] = (
     "other",  # system, fences, nop, anything not recognised
 )
 
+#: Counters that simtune adds to what a simulator counts, see `simtune.mca`.
+DERIVED = frozenset({"mca_cycles"})
+
 #: Cache levels, from the core outwards.
 CACHE_LEVELS: tuple[str, ...] = ("l1i", "l1d", "l2", "l3")
 
@@ -79,6 +82,7 @@ def _schema() -> dict[str, CounterSpec]:
         "blocks": CounterSpec("events", "basic blocks entered"),
         "code_bytes": CounterSpec("bytes", "of distinct code executed"),
         "issue_cycles": CounterSpec("cycles", "static issue model, all accesses hitting L1"),
+        "mca_cycles": CounterSpec("cycles", "llvm-mca's estimate of the hot blocks, all accesses hitting L1"),
         "pipeline_cycles": CounterSpec("cycles", "pipeline scoreboard, with real addresses and misses"),
         "prefetches": CounterSpec("lines", "brought in by the modelled prefetcher"),
         "dram_read_bytes": CounterSpec("bytes", "fetched from memory behind the last cache"),

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 
 import numpy as np
 
 from simtune.dataset import SPLITS, Dataset, Fold, Group
 from simtune.errors import ConfigurationError, ToolMissingError
-from simtune.features import PIPELINE, Array
+from simtune.features import PIPELINE, Array, window_means
 from simtune.metrics import Summary, noise_ceiling, summarise
 from simtune.predictors.analytical import AnalyticalPredictor
 from simtune.predictors.families import FAMILIES
@@ -32,11 +34,12 @@ def _pipeline(group: Group) -> Array:
     return _counter(PIPELINE)(group) / group.machine.clock_hz
 
 
-#: Predictors that need no training; "pipeline" where the scoreboard was on.
+#: Predictors that need no training; "pipeline" and "mca" where these models were on.
 BASELINES: Mapping[str, Baseline] = {
     "instructions": _counter("instructions"),
     "analytical": _analytical,
     "pipeline": _pipeline,
+    "mca": lambda group: _counter("mca_cycles")(group) / group.machine.clock_hz,
 }
 
 
@@ -61,7 +64,9 @@ class Evaluation:
 
 def default_models(dataset: Dataset) -> list[str]:
     """Baselines and all families; those on residuals too."""
-    baselines = [name for name in BASELINES if name != "pipeline" or dataset.pipeline]
+    rows = [row for group in dataset.groups for row in group.counters]
+    counted = {"pipeline": dataset.pipeline, "mca": all("mca_cycles" in row for row in rows)}
+    baselines = [name for name in BASELINES if counted.get(name, True)]
     return baselines + list(FAMILIES)
 
 
@@ -72,8 +77,10 @@ def evaluate(
     split: str = "leave-workload-out",
     window: str | None = None,
     normalise: str = "group",
+    optional: Sequence[str] = (),
     seed: int = 0,
     resamples: int = 200,
+    jobs: int = 1,
     progress: Callable[[str], None] = lambda _model: None,
 ) -> Evaluation:
     """Trains and tests every model on every fold of a split.
@@ -84,8 +91,9 @@ def evaluate(
         window: how the test workload's features are normalised, see `features.window_means`; no
             label of a test candidate is ever used. By default by all its candidates, or by the
             reference if `normalise` says so.
-        normalise: see `predictors.trained.Card`.
+        normalise, optional: see `predictors.trained.train`.
         resamples: of the bootstrap.
+        jobs: models that are judged at once, each in a process of its own.
 
     Raises:
         ConfigurationError: an unknown model or split, or a split that the data does not allow.
@@ -98,6 +106,7 @@ def evaluate(
             raise ConfigurationError(
                 f"model '{name}' is unknown", f"allowed: {', '.join([*BASELINES, *FAMILIES])}"
             )
+    window_means(np.ones((1, 1)), window or "group")  # refuses an unknown one now
     groups = _labelled(dataset.groups)
     learned = [name for name in names if name in FAMILIES]
     if learned and split == "leave-workload-out" and len({group.key for group in dataset.groups}) < 2:
@@ -105,24 +114,73 @@ def evaluate(
             "leaving a workload out needs measurements of two or more workloads",
             "collect more, or use --split within",
         )
-    scores: dict[str, dict[str, Array]] = {}
-    unavailable = {}
-    for name in names:
-        progress(name)
+    task = _Task(dataset, groups, split, window, normalise, tuple(optional), seed, resamples)
+    found: dict[str, _Verdict | str] = {}
+    if jobs > 1 and len(learned) > 1:
+        # Not forked: the parent may have threads, of TVM or of a numerical library.
+        with ProcessPoolExecutor(min(jobs, len(learned)), get_context("spawn")) as pool:
+            waiting = {name: pool.submit(_alone, task, name) for name in names}
+            for name, future in waiting.items():
+                progress(name)
+                found[name] = future.result()
+    else:
+        for name in names:
+            progress(name)
+            found[name] = _judge(task, name)
+    judged = {name: verdict for name, verdict in found.items() if not isinstance(verdict, str)}
+    return Evaluation(
+        groups,
+        {name: verdict.scores for name, verdict in judged.items()},
+        {name: verdict.summary for name, verdict in judged.items()},
+        ceiling(groups, resamples, seed),
+        {name: verdict for name, verdict in found.items() if isinstance(verdict, str)},
+    )
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What every model is judged on."""
+
+    dataset: Dataset
+    groups: Mapping[str, Group]
+    split: str
+    window: str | None
+    normalise: str
+    optional: tuple[str, ...]
+    seed: int
+    resamples: int
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    scores: Mapping[str, Array]
+    summary: Summary
+
+
+def _judge(task: _Task, name: str) -> _Verdict | str:
+    """Scores and metrics of a model, or why there are none."""
+    groups = task.groups
+    if name in BASELINES:
+        scores = {label: BASELINES[name](group) for label, group in groups.items()}
+    else:
+        folds = list(SPLITS[task.split](task.dataset.groups))
         try:
-            if name in BASELINES:
-                scores[name] = {label: BASELINES[name](group) for label, group in groups.items()}
-            else:
-                folds = list(SPLITS[split](dataset.groups))
-                found = out_of_fold(dataset, folds, name, window, seed, normalise)
-                scores[name] = dict(zip(groups, found, strict=True))
+            found = out_of_fold(
+                task.dataset, folds, name, task.window, task.seed, task.normalise, task.optional
+            )
         except ToolMissingError as error:
-            unavailable[name] = str(error)
-    summaries = {
-        name: summarise({label: (groups[label].seconds, rows[label]) for label in groups}, resamples, seed)
-        for name, rows in scores.items()
-    }
-    return Evaluation(groups, scores, summaries, ceiling(groups, resamples, seed), unavailable)
+            return str(error)
+        scores = dict(zip(groups, found, strict=True))
+    pairs = {label: (groups[label].seconds, scores[label]) for label in groups}
+    return _Verdict(scores, summarise(pairs, task.resamples, task.seed))
+
+
+def _alone(task: _Task, name: str) -> _Verdict | str:
+    """The same in a process of its own, on one core: the other cores have models of their own."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        return _judge(task, name)
 
 
 def out_of_fold(
@@ -132,6 +190,7 @@ def out_of_fold(
     window: str | None = None,
     seed: int = 0,
     normalise: str = "group",
+    optional: Sequence[str] = (),
 ) -> list[Array]:
     """Predicted seconds for every candidate, by a model whose training rows exclude it.
 
@@ -142,7 +201,13 @@ def out_of_fold(
     for fold in folds:
         training = [group.take(rows) for group, rows in zip(groups, fold.train, strict=True) if len(rows)]
         predictor = train(
-            training, family, target=dataset.target, seed=seed, pipeline=dataset.pipeline, normalise=normalise
+            training,
+            family,
+            target=dataset.target,
+            seed=seed,
+            pipeline=dataset.pipeline,
+            normalise=normalise,
+            optional=optional,
         )
         predictor.allow_other_machine = True  # the split decides what is tested on what
         for group, rows, own in zip(groups, fold.test, scores, strict=True):

@@ -16,7 +16,7 @@ import time
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from simtune.build.artifact import Artifact, load, side_file
@@ -24,6 +24,7 @@ from simtune.build.expectation import Expectation
 from simtune.build.image import Plan, Tensor
 from simtune.build.kept import keep_folder
 from simtune.build.link import linker
+from simtune.candidates import BestRuns, Candidate, Evaluation, kind_of
 from simtune.counters import Counters
 from simtune.errors import ConfigurationError, InputFileError, MachineFileError
 from simtune.execution.base import Executor
@@ -33,91 +34,12 @@ from simtune.jobs import Limits, Outcome, SimJob, Status
 from simtune.machines.dump import as_toml
 from simtune.machines.load import load_machine
 from simtune.machines.model import Machine
+from simtune.mca import MCA, Mca
 from simtune.predictors.base import ContextualPredictor, Predictor, Session
 from simtune.predictors.objective import Objective
 from simtune.records.model import Conditions, Simulation
 from simtune.records.store import RecordStore
 from simtune.simulators.base import Simulator
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One built candidate.
-
-    Attributes:
-        path: object or TVM tar.
-        signature: tensors in argument order, for artifacts without side file.
-        expected: what the output is compared with; None runs unchecked.
-        expected_constant: the same for constant inputs, for candidates that may work on operands
-            which they take for re-packed.
-        constant: run on constant inputs in any case.
-        instruction_limit: cut off after so many instructions, see `Evaluator.straggler_limit`.
-    """
-
-    path: Path
-    signature: tuple[Tensor, ...] = ()
-    expected: Expectation | None = None
-    expected_constant: Expectation | None = None
-    constant: bool = False
-    instruction_limit: int | None = None
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What became of a candidate.
-
-    Attributes:
-        value: the objective, lower is better; None unless `status` is ok.
-        predicted_s: predicted run time, whatever the objective is.
-        key: under which the simulation is stored; empty when it never ran.
-        cached: the outcome came from the store.
-        build_s, link_s, simulate_s: wall seconds per stage.
-        digest: content hash of the candidate's objects.
-        prepacked: whether it took an operand for re-packed; None when its builder does not tell.
-    """
-
-    status: Status
-    stage: str = ""
-    error: str = ""
-    command: str = ""
-    value: float | None = None
-    predicted_s: float | None = None
-    key: str = ""
-    outcome: Outcome | None = None
-    cached: bool = False
-    build_s: float = 0.0
-    link_s: float = 0.0
-    simulate_s: float = 0.0
-    digest: str = ""
-    prepacked: bool | None = None
-
-    @property
-    def ok(self) -> bool:
-        return self.status is Status.OK
-
-
-class _BestRuns:
-    """Fewest instructions of a right run, by kind of kernel."""
-
-    def __init__(self) -> None:
-        self._best: dict[tuple[str, ...], int] = {}
-        self._lock = threading.Lock()
-
-    def get(self, tensors: Sequence[Tensor]) -> int | None:
-        with self._lock:
-            return self._best.get(_kind(tensors))
-
-    def note(self, tensors: Sequence[Tensor], counters: Counters | None) -> None:
-        if counters is not None and "instructions" in counters:
-            instructions = int(counters["instructions"])
-            with self._lock:
-                self._best[_kind(tensors)] = min(self._best.get(_kind(tensors), instructions), instructions)
-
-
-def _kind(tensors: Sequence[Tensor]) -> tuple[str, ...]:
-    """Kernels with tensors of the same types and sizes; an operand may be re-packed."""
-    return tuple(f"{tensor.dtype}:{tensor.elements}" for tensor in tensors)
-
 
 #: Key in the stored output of a simulation that the clock or its memory bound ended.
 _BOUNDS = "ended_by_bounds"
@@ -149,7 +71,7 @@ class Evaluator:
         store: finished simulations are committed here before they are used, and reused.
         executor: where jobs run; a `LocalExecutor` over all usable cores by default.
         limits: bounds on each simulation.
-        count: optional models, see `SimJob.count`.
+        count: optional models, see `SimJob.count`, and "mca", see `simtune.mca`.
         seed: seed of the kernels' inputs.
         warmup: calls of the kernel before the one that counts.
         straggler_factor: a candidate is cut off after this many times the instructions of the best
@@ -193,7 +115,9 @@ class Evaluator:
         self.store = store
         self.version, self.counters = capability.version, capability.counters
         self.limits = limits or Limits()
-        self.count = tuple(count)
+        #: llvm-mca is no model of the simulator: it looks at the blocks that the simulator reports.
+        self.mca = Mca(machine) if MCA in count else None
+        self.count = tuple(name for name in count if name != MCA)
         self.seed, self.warmup = seed, warmup
         self.keep_failed = keep_failed
         self.executor = executor or LocalExecutor(jobs)
@@ -202,7 +126,7 @@ class Evaluator:
         weakref.finalize(self, shutil.rmtree, self.scratch, ignore_errors=True)
         self._digest = machine.digest()
         self._straggler_factor = straggler_factor
-        self._best = _BestRuns()
+        self._best = BestRuns()
         self._sessions: dict[tuple[str, ...], Session] = {}
         linker(machine.isa.name)  # compiles the harness now, not inside the first timed job
 
@@ -247,7 +171,7 @@ class Evaluator:
 
     def _session(self, tensors: Sequence[Tensor]) -> Session:
         assert isinstance(self.predictor, ContextualPredictor)
-        kind = _kind(tensors)
+        kind = kind_of(tensors)
         if kind not in self._sessions:
             self._sessions[kind] = self.predictor.session(" ".join(kind))
         return self._sessions[kind]
@@ -329,7 +253,7 @@ class Evaluator:
             self._digest,
             (kernel, plan.steps[0].kernel, *common, *(expected.conditions() if expected else fill)),
             self.seed,
-            self.count,
+            (*self.count, *([self.mca.name] if self.mca else [])),
         )
         limit = min(
             (bound for bound in (candidate.instruction_limit, self.limits.instructions) if bound is not None),
@@ -358,10 +282,12 @@ class Evaluator:
             self.machine,
             (*common, *(expected.arguments() if expected else fill)),
             replace(self.limits, instructions=limit),
-            self.count,
+            tuple(dict.fromkeys((*self.count, "blocks"))) if self.mca else self.count,
             folder,
         )
         outcome = self.simulator.run(job, cancel)
+        if self.mca:
+            outcome = self.mca.add(outcome, keep_blocks="blocks" in self.count)
         simulated = time.perf_counter()
         cancelled = cancel is not None and cancel.is_set()
         # The adapter's own command names the executable, which is gone in a moment.
@@ -433,7 +359,7 @@ class Evaluator:
         command = ["simtune", "simulate", str(kept), *(["--constant"] if constant else [])]
         for name, value in options.items():
             command += [] if value is None else [name, str(value)]
-        for model in self.count:
+        for model in (*self.count, *([MCA] if self.mca else [])):
             command += ["--count", model]
         return shlex.join(command)
 

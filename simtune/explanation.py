@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simtune.counters import Counters
-from simtune.features import FEATURES, extract, window_means
+from simtune.features import FEATURES, INPUTS, Features, extract, window_means
 from simtune.machines.model import Machine
 from simtune.predictors.analytical import AnalyticalPredictor
 from simtune.predictors.trained import CYCLES, TrainedPredictor
@@ -45,33 +46,41 @@ def learned_causes(
 
     Features are switched from the other candidate's to this one's in random orders, forwards and
     backwards, and the change of the prediction is credited to the one that was switched. That suits
-    any model. Costs, which linear models see instead, are switched together with "cycles".
-    Largest effects first.
+    any model. A linear cost is switched together with the feature of its name. Largest effects first.
     """
     features = predictor.features(counters, machine)
     means = window_means(features.values, "group")[:1]
     cycles = window_means(features.costs, "group")[:1, CYCLES]
     order = np.random.default_rng(seed)
-    width = len(FEATURES)
-    start, end = features.values[other], features.values[row]
+    names, columns = list(INPUTS), np.array(list(INPUTS.values()))
+    width = len(names)
     total = np.zeros(width)
     paths = [order.permutation(width) for _ in range(PERMUTATIONS // 2)]
     for path in [*paths, *(path[::-1] for path in paths)]:
         switched = np.zeros((width + 1, width), bool)
-        for step, column in enumerate(path):
-            switched[step + 1 :, column] = True
-        mixed = features.take(np.where(switched[:, FEATURES.index("cycles")], row, other))
-        values = np.where(switched, end, start)
-        mixed = type(mixed)(values, mixed.costs, mixed.base_s, mixed.pipeline)
+        for step, place in enumerate(path):
+            switched[step + 1 :, place] = True
+        values, costs = (
+            np.where(switched[:, _places(columns[:, side])], table[row], table[other])
+            for side, table in enumerate((features.values, features.costs))
+        )
+        number = np.full(width + 1, other)
+        mixed = Features(values, costs, features.base_s[number], features.pipeline[number])
         steps = np.broadcast_to(means, values.shape), np.broadcast_to(cycles, (width + 1,))
         total[path] += np.diff(predictor.apply(mixed, *steps)[0])
     effects = np.exp(total / (2 * len(paths)))
-    causes = [
-        Cause(name, float(end[column]), float(start[column]), float(effects[column]))
-        for column, name in enumerate(FEATURES)
-        if not (np.isnan(end[column]) and np.isnan(start[column]))
-    ]
+    causes = []
+    for name, (feature, cost), effect in zip(names, columns.tolist(), effects, strict=True):
+        table, column = (features.values, feature) if feature >= 0 else (features.costs, cost)
+        mine, theirs = float(table[row, column]), float(table[other, column])
+        if not (np.isnan(mine) and np.isnan(theirs)):
+            causes.append(Cause(name, mine, theirs, float(effect)))
     return sorted(causes, key=lambda cause: -abs(np.log(cause.factor)))
+
+
+def _places(columns: NDArray[np.int64]) -> list[int]:
+    """For each column of a table, which input it belongs to."""
+    return [int(np.flatnonzero(columns == column)[0]) for column in range(columns.max() + 1)]
 
 
 def analytical_causes(counters: Counters, other: Counters, machine: Machine) -> list[Cause]:

@@ -13,7 +13,7 @@ candidates seen so far, see `window_means`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,10 +27,13 @@ from simtune.predictors.analytical import AnalyticalPredictor
 Array = NDArray[np.float64]
 
 #: Raise it whenever the meaning or order of a feature changes: predictor files depend on it.
-FEATURES_VERSION = 1
+FEATURES_VERSION = 2
 
 #: Counter of the pipeline scoreboard in the simulator, when it was on.
 PIPELINE = "pipeline_cycles"
+
+#: Features beside those of the simulator's own counters, by name, with the counter behind them.
+OPTIONAL: Mapping[str, str] = {"mca": "mca_cycles"}
 
 _PARTS = ("issue", "mispredicts", "l1i", "l1d", "l2", "l3", "write-backs")
 _RESOURCES = {
@@ -97,16 +100,22 @@ class Features:
         )
 
 
-def extract(counters: Sequence[Counters], machine: Machine, use_pipeline: bool = True) -> Features:
+def extract(
+    counters: Sequence[Counters],
+    machine: Machine,
+    use_pipeline: bool = True,
+    optional: Collection[str] = (),
+) -> Features:
     """Features of candidates that were simulated for `machine`.
 
     Args:
         use_pipeline: False takes the analytical cycles even where `pipeline_cycles` was counted.
+        optional: names from `OPTIONAL`; features of the others are NaN, counted or not.
 
     Raises:
         ConfigurationError: a candidate has too few counters for any prediction.
     """
-    columns = _Columns(counters, machine, use_pipeline)
+    columns = _Columns(counters, machine, use_pipeline, optional)
     if not np.all(np.isfinite(columns.cycles) & (columns.cycles > 0)):
         raise ConfigurationError("a simulation counted no cycles", "its counters are damaged: run it again")
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -122,9 +131,17 @@ def extract(counters: Sequence[Counters], machine: Machine, use_pipeline: bool =
 class _Columns:
     """Columns of (N,) by name, computed once each from counters and machine."""
 
-    def __init__(self, counters: Sequence[Counters], machine: Machine, use_pipeline: bool) -> None:
+    def __init__(
+        self,
+        counters: Sequence[Counters],
+        machine: Machine,
+        use_pipeline: bool,
+        optional: Collection[str],
+    ) -> None:
         self._counters, self._machine = counters, machine
-        self._known: dict[str, Array] = {}
+        absent = np.full(len(counters), np.nan)
+        unwanted = [counter for name, counter in OPTIONAL.items() if name not in optional]
+        self._known: dict[str, Array] = dict.fromkeys(unwanted, absent)
         predictor = AnalyticalPredictor()
         self._parts = [predictor.explain(row, machine) for row in counters]
         pipeline = self.get(PIPELINE)
@@ -197,6 +214,8 @@ def _functions() -> dict[str, Function]:
         # Beside the pipeline's cycles; without them it would be the same column twice.
         "analytical_cycles": lambda c: np.where(c.counted, c.analytical + _COUNT_FLOOR, np.nan),
         "cycles_per_instruction": lambda c: c.cycles / c.get("instructions") + _SHARE_FLOOR,
+        "mca_cycles": _count("mca_cycles"),
+        "mca_per_cycle": lambda c: c.get("mca_cycles") / c.cycles + _SHARE_FLOOR,
         "memory_bytes": lambda c: c.sum(_MEMORY) + _LINE,
         "bytes_per_load": _ratio("load_bytes", "loads"),
         "bytes_per_store": _ratio("store_bytes", "stores"),
@@ -258,6 +277,15 @@ FEATURE_FUNCTIONS = _functions()
 
 #: Names of the columns of `Features.values`.
 FEATURES: tuple[str, ...] = tuple(FEATURE_FUNCTIONS)
+
+#: Every name that a model may learn from, with its columns among features and costs, -1 where it has none.
+INPUTS: Mapping[str, tuple[int, int]] = {
+    name: (
+        FEATURES.index(name) if name in FEATURES else -1,
+        COSTS.index(name) if name in COSTS else -1,
+    )
+    for name in dict.fromkeys((*FEATURES, *COSTS))
+}
 
 
 # Normalisation --------------------------------------------------------------------------------

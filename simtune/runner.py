@@ -17,10 +17,11 @@ from typing import Any
 from simtune import tvm_setup
 from simtune.build.image import Tensor
 from simtune.build.reference import Reference
+from simtune.candidates import Candidate, Evaluation
 from simtune.consensus import outliers
 from simtune.counters import Counters
 from simtune.errors import ConfigurationError, InputFileError
-from simtune.evaluate import Candidate, Evaluation, Evaluator
+from simtune.evaluate import Evaluator
 from simtune.execution.base import Executor
 from simtune.execution.scratch import scratch_folder
 from simtune.jobs import Limits, Status
@@ -176,7 +177,8 @@ class SimulatorRunner(ms.runner.PyRunner):  # type: ignore[misc, name-defined]
         executor: where jobs run; by default as many at once here as cores and memory allow.
         jobs: upper bound on the simulations at once.
         limits: bounds on each simulation.
-        count: optional models: "branch", "prefetch", "blocks".
+        count: optional models: "branch", "prefetch", "blocks", "mca"; what the predictor was trained on is
+            switched on in any case.
         seed: seed of the kernels' inputs.
         warmup: calls of the kernel before the one that counts.
         straggler_factor: cut a candidate off at this many times the instructions of the best.
@@ -218,6 +220,8 @@ class SimulatorRunner(ms.runner.PyRunner):  # type: ignore[misc, name-defined]
 
             predictor = load_predictor(predictor, self.machine)
         predictor = predictor or AnalyticalPredictor()
+        counted = {name.partition(":")[0] for name in count}  # a share may follow, as in pipeline:0.5
+        count = (*count, *(name for name in getattr(predictor, "needs", ()) if name not in counted))
         self.evaluator = Evaluator(
             self.machine,
             simulator if not isinstance(simulator, str) else get_simulator(simulator),

@@ -19,8 +19,10 @@ from measure_helpers import QUICK, native_machine
 
 import simtune
 from simtune.cli.main import cli as simtune_cli
+from simtune.dataset import load_dataset
 from simtune.errors import ConfigurationError, SimtuneError
 from simtune.jobs import Status
+from simtune.machines.load import load_machine
 from simtune.measure.base import Closing, Probe, Program, Settings, Timing
 from simtune.records.store import RecordStore
 from simtune.tuning.collect import CollectObserver, collect
@@ -169,6 +171,24 @@ def test_equal_code_comes_once(builder: Any) -> None:
                 for t in store.trials(result.run)
             ]
             assert len(digests) == len(set(digests)) == result.trials + 1 <= 3
+
+
+def test_a_second_pass_measures_all_again_after_all(tmp_path: Path, builder: Any) -> None:
+    target = FakeTarget(*(0.001 * (1 + number) for number in range(8)))
+    options: dict[str, Any] = {"records": tmp_path / "r.db", "builder": builder, "target": target}
+    (first,) = collect(SMALL, native_machine(), 3, **options)
+    (both,) = collect(SMALL, native_machine(), 3, passes=2, **options)
+    assert first.measured == both.measured == 3
+    assert len(target.programs) == 8
+    with RecordStore(tmp_path / "r.db") as store:
+        (group,) = load_dataset(store, [load_machine(native_machine())], "fake").groups
+    # Candidate 0 took 1 ms and then 5 ms, candidate 1 took 2 ms and then 6 ms, and so on.
+    assert group.halves.round(4).tolist() == [[0.001, 0.005], [0.002, 0.006], [0.003, 0.007], [0.004, 0.008]]
+    assert group.seconds.round(4).tolist() == [0.003, 0.004, 0.005, 0.006]
+    collect(SMALL, native_machine(), 3, passes=2, **options)
+    assert len(target.programs) == 8
+    with pytest.raises(ConfigurationError, match="passes is 0"):
+        collect(SMALL, native_machine(), 3, passes=0, **options)
 
 
 def test_native_failures_are_data_and_not_tried_again(builder: Any) -> None:

@@ -27,7 +27,8 @@ from simtune.build.expectation import Expectation
 from simtune.build.image import Role, Tensor
 from simtune.build.kept import KEEP_FAILED, keep_folder
 from simtune.build.toolchain import find
-from simtune.evaluate import Candidate, Evaluation, Evaluator
+from simtune.candidates import Candidate, Evaluation
+from simtune.evaluate import Evaluator
 from simtune.jobs import Limits, SimJob, Status
 from simtune.machines.model import Machine
 from simtune.predictors.analytical import AnalyticalPredictor

@@ -27,13 +27,17 @@ from measure_helpers import (
     sshd,
 )
 
+import simtune
 from simtune.build.toolchain import find
+from simtune.dataset import load_dataset
 from simtune.errors import ConfigurationError
 from simtune.jobs import Status
 from simtune.machines.load import load_machine
 from simtune.measure.base import Program, require
 from simtune.measure.rpc import RpcTarget
 from simtune.measure.ssh import SshTarget
+from simtune.records.store import RecordStore
+from simtune.tuning.collect import collect
 
 SMALL = "matmul:m=24,n=32,k=16"
 ISA = platform.machine()
@@ -159,6 +163,31 @@ def test_rpc_measures_checks_and_survives_failures(small: Program, tmp_path: Pat
         after = target.measure(small, replace(QUICK, timeout_s=1.0))
         assert after.status is Status.INFRASTRUCTURE
         assert "restart" in after.error
+
+
+def test_collecting_over_ssh_and_rpc(board: tuple[SshTarget, Path], tmp_path: Path) -> None:
+    """Candidates of one store with the times of two boards; the second finds all simulations there."""
+    machine, path = load_machine(native_machine()), tmp_path / "records.db"
+    target, _ = board
+    builder = simtune.Builder(1)
+    try:
+        with rpc_server() as port:
+            for place in (target, f"rpc:127.0.0.1:{port}"):
+                (result,) = collect(
+                    SMALL, machine, 2, target=place, records=path, settings=QUICK, builder=builder, jobs=1
+                )
+                assert (result.measured, result.measure_failures) == (2, 0)
+    finally:
+        builder.close()
+    with RecordStore(path) as store:
+        assert len(list(store.simulations())) == 3
+        names = {measurement.target for measurement in store.measurements()}
+        assert names == {target.name, f"rpc:127.0.0.1:{port}"}
+        for name in names:
+            (group,) = load_dataset(store, [machine], name).groups
+            assert len(group) == 3
+            assert group.has_reference
+            assert ((group.seconds > 1e-8) & (group.seconds < 1e-2)).all()
 
 
 def test_rpc_through_a_tracker(small: Program) -> None:

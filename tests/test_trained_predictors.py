@@ -66,7 +66,11 @@ def test_uncertainty_is_larger_for_candidates_unlike_the_training(groups: list[G
     assert near_spread is not None
     assert far_spread is not None
     assert np.median(far_spread) > 1.5 * np.median(near_spread)
-    assert train(groups[:3], "ensemble").relative(features)[1] is not None
+    for family, known in (("ensemble", True), ("extra-trees", True), ("mlp-res", True), ("ridge", False)):
+        trained = train(groups[:3], family)
+        spread = trained.uncertainty(groups[3].counters, U74)
+        assert (spread is not None) == known
+        assert spread is None or (len(spread) == len(groups[3]) and (spread >= 0).all())
 
 
 # Splits ---------------------------------------------------------------------------------------
@@ -110,6 +114,13 @@ def test_labels_of_the_left_out_workload_cannot_be_known(family: str) -> None:
     for group, blind, seen in zip(noise, honest, cheated, strict=True):
         assert abs(order_agreement(group.seconds, blind)[0]) < 0.3
         assert order_agreement(group.seconds, seen)[0] > 0.4
+
+
+def test_models_judged_at_once_get_the_same_verdict(groups: list[Group]) -> None:
+    names = ["analytical", "ridge", "nnls"]
+    one, two = (evaluate(dataset(groups), names, resamples=5, jobs=jobs) for jobs in (1, 2))
+    assert list(two.summaries) == names
+    assert one.summaries == two.summaries
 
 
 def test_a_changed_test_label_changes_no_prediction(groups: list[Group]) -> None:
@@ -338,11 +349,16 @@ def test_the_planted_cause_is_found(groups: list[Group]) -> None:
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("gp", "gp-res", "ensemble")])
 def test_a_hundred_thousand_rows_in_about_a_second(family: str, groups: list[Group]) -> None:
-    """Goal: one second. CPU time, and twice the goal: other jobs share the caches and the memory."""
+    """CPU time, the best of three: other jobs share the caches and the memory."""
     predictor: TrainedPredictor = train(groups, family)
     features = predictor.features(groups[0].counters, U74)
     rows = np.resize(np.arange(len(features)), 100_000)
     many = features.take(rows)
-    start = time.process_time()
-    predictor.relative(many)
-    assert time.process_time() - start < 2.0
+    spent = []
+    for _ in range(3):
+        start = time.process_time()
+        predictor.relative(many)
+        spent.append(time.process_time() - start)
+        if spent[-1] < 1.0:
+            break
+    assert min(spent) < 1.0

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from simtune.cli.measuring import measuring_options, settings_from
 from simtune.cli.output import emit_json, json_option, seconds
+from simtune.cli.train import features_option
 
 #: Between two lines of progress.
 _PAUSE_S = 5.0
@@ -62,8 +63,16 @@ _PAUSE_S = 5.0
     type=click.Choice(["branch", "prefetch", "blocks"]),
     help="Models to switch on beside caches and issue; may be repeated.",
 )
+@click.option(
+    "--passes",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="How often every candidate is measured, all others in between: a second pass tells the noise.",
+)
 @click.option("--jobs", "-j", type=click.IntRange(1), help="Builds and simulations at once.")
 @click.option("--timeout", default=120.0, show_default=True, help="Seconds per simulation.")
+@features_option
 @measuring_options
 @json_option
 def command(
@@ -76,8 +85,10 @@ def command(
     seed: int,
     simulator: str,
     count: tuple[str, ...],
+    passes: int,
     jobs: int | None,
     timeout: float,
+    optional: tuple[str, ...],
     as_json: bool,
     **measuring: Any,
 ) -> None:
@@ -121,7 +132,8 @@ def command(
             seed=seed,
             jobs=jobs,
             limits=Limits(wall_s=timeout, cpu_s=timeout),
-            count=count,
+            count=(*count, *optional),
+            passes=passes,
             observer=_observer(lambda text: None if as_json else click.echo(text, err=True)),
         )
     if as_json:

@@ -180,6 +180,12 @@ def _extras() -> Iterator[Finding]:
             f"pip install 'simtune[{extra}]'",
             False,
         )
+    from simtune.mca import INSTALL, find
+
+    try:
+        yield Finding("llvm-mca, for --features mca", True, find("llvm-mca"), needed=False)
+    except SimtuneError as error:
+        yield Finding("llvm-mca, for --features mca", False, error.what, INSTALL, needed=False)
 
 
 _DEEP = """

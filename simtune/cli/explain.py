@@ -17,6 +17,9 @@ from simtune.errors import ConfigurationError, RecordError
 from simtune.records.model import Run, Trial
 from simtune.records.store import RecordStore, open_existing
 
+#: Logarithms of factors that the table would print as 1.000.
+_TOO_SMALL = 5e-4
+
 
 @click.command()
 @click.argument("record", metavar="RECORD")
@@ -58,10 +61,12 @@ def command(
             raise ConfigurationError(f"{record} and {against} are of different workloads")
         mine, theirs = _counters(store, trial), _counters(store, other)
         everyone = [counters for each in store.trials(run.id) if (counters := _known(store, each))]
+    deviations = None
     if file:
         predictor = load_predictor(file, loaded)
         candidates = [mine, theirs, *everyone]
         predicted = predictor.seconds(candidates, loaded)[:2].tolist()
+        deviations = predictor.uncertainty(candidates, loaded)
         causes = learned_causes(predictor, candidates, loaded, 0, 1)
         name = predictor.name
     else:
@@ -77,6 +82,9 @@ def command(
                 "predictor": name,
                 "predicted_s": predicted[0],
                 "against_predicted_s": predicted[1],
+                "uncertainty": None if deviations is None else deviations[:2].tolist(),
+                "measured_s": trial.measured_s,
+                "against_measured_s": other.measured_s,
                 "causes": [_plain(asdict(cause)) for cause in causes],
                 "counters": [{"counter": n, "value": a, "against": b} for n, a, b in table],
             }
@@ -84,14 +92,20 @@ def command(
         return
     ratio = predicted[0] / predicted[1]
     verdict = f"{ratio:.2f} times slower" if ratio >= 1 else f"{1 / ratio:.2f} times faster"
+    sure = ["" if deviations is None else f" +- {deviation:.0%}" for deviation in _two(deviations)]
     click.echo(
-        f"trial {run.id}:{trial.index}: {seconds(predicted[0])} predicted by {name}, "
-        f"{verdict} than trial {other.index} ({seconds(predicted[1])})"
+        f"trial {run.id}:{trial.index}: {seconds(predicted[0])}{sure[0]} predicted by {name}, "
+        f"{verdict} than trial {other.index} ({seconds(predicted[1])}{sure[1]})"
     )
+    if trial.measured_s and other.measured_s:
+        click.echo(
+            f"measured: {seconds(trial.measured_s)} against {seconds(other.measured_s)}, a ratio of "
+            f"{trial.measured_s / other.measured_s:.2f}"
+        )
     shown = _table(
         "cause", "this*", f"trial {other.index}*", "effect on time*", title="what makes the difference"
     )
-    for cause in causes[:top]:
+    for cause in [c for c in causes if abs(math.log(c.factor)) > _TOO_SMALL][:top]:
         shown.add_row(cause.name, _figure(cause.value), _figure(cause.other), f"x {cause.factor:.3f}")
     _print(shown)
     shown = _table(
@@ -101,6 +115,11 @@ def command(
         ratio_text = f"{a / b:.3g}" if b else "-"
         shown.add_row(counter, count(a), count(b), ratio_text, SCHEMA[counter].unit)
     _print(shown)
+
+
+def _two(deviations: Any) -> list[float]:
+    """Those of the two candidates."""
+    return [0.0, 0.0] if deviations is None else [float(value) for value in deviations[:2]]
 
 
 def _locate(store: RecordStore, record: str) -> tuple[Run, Trial]:

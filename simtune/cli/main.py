@@ -14,6 +14,8 @@ from simtune.errors import SimtuneError
 
 #: verb -> one-line help; each verb is `simtune.cli.<verb>:command`.
 VERBS = {
+    "breakeven": "How many simulators at once do the work of one board.",
+    "calibrate": "Fit a machine file to native measurements.",
     "collect": "Collect candidates with counters and native times, to train predictors.",
     "doctor": "What is installed, what works, and how to mend the rest.",
     "evaluate": "Judge predictors on workloads they were not trained on.",
@@ -21,6 +23,7 @@ VERBS = {
     "machines": "List and show the machines that can be predicted.",
     "records": "List, show, check and export stored results.",
     "report": "Write the report of a tuning run.",
+    "resimulate": "Simulate stored candidates again, for another machine file.",
     "simulate": "Run one object, TVM tar or executable and print its counters.",
     "train": "Learn a predictor from native times.",
     "tune": "Tune a workload for a machine, in simulation.",

@@ -53,7 +53,7 @@ from simtune.machines.model import Machine
     "--count",
     "models",
     multiple=True,
-    type=click.Choice(["branch", "prefetch", "blocks"]),
+    type=click.Choice(["branch", "prefetch", "blocks", "mca"]),
     help="Models to switch on beside caches and issue; may be repeated.",
 )
 @click.option(
@@ -182,6 +182,7 @@ def _run_executable(
     limits: Limits,
     models: tuple[str, ...],
 ) -> Outcome:
+    from simtune.mca import MCA, Mca
     from simtune.simulators.base import get_simulator
 
     if elf.isa != machine.isa.name:
@@ -195,16 +196,13 @@ def _run_executable(
     capability = adapter.probe(machine)
     if not capability.available:
         raise ConfigurationError(f"simulator {simulator}: {capability.reason}", capability.fix)
-    return adapter.run(
-        SimJob(
-            file.resolve(),
-            machine,
-            arguments,
-            limits,
-            models,
-            region="marker" if elf.has_region else "all",
-        )
+    mca = Mca(machine) if MCA in models else None
+    count = {name for name in models if name != MCA} | ({"blocks"} if mca else set())
+    region = "marker" if elf.has_region else "all"
+    outcome = adapter.run(
+        SimJob(file.resolve(), machine, arguments, limits, tuple(sorted(count)), region=region)
     )
+    return mca.add(outcome, keep_blocks="blocks" in models) if mca else outcome
 
 
 def _run_object(
@@ -216,7 +214,8 @@ def _run_object(
     models: tuple[str, ...],
 ) -> Outcome:
     from simtune.build.expectation import Expectation
-    from simtune.evaluate import Candidate, Evaluator
+    from simtune.candidates import Candidate
+    from simtune.evaluate import Evaluator
     from simtune.predictors.analytical import AnalyticalPredictor
     from simtune.predictors.objective import resolve_objective
     from simtune.records.store import RecordStore

@@ -42,6 +42,18 @@ def normalise_option(function: F) -> F:
     return option(function)
 
 
+def features_option(function: F) -> F:
+    """Adds ``--features`` as `optional`: features beside those of the simulator's own counters."""
+    option = click.option(
+        "--features",
+        "optional",
+        multiple=True,
+        type=click.Choice(["mca"]),
+        help="Features beside those of the counters: llvm-mca's estimate of the hot blocks.",
+    )
+    return option(function)
+
+
 @click.command()
 @dataset_options
 @click.option(
@@ -54,6 +66,7 @@ def normalise_option(function: F) -> F:
 )
 @click.option("--model", default="ensemble", show_default=True, help="Model family; 'list' shows all.")
 @normalise_option
+@features_option
 @click.option("--seed", default=0, show_default=True, help="Seed of the families that draw.")
 @click.option(
     "-o", "out", type=click.Path(path_type=Path, dir_okay=False), help="The predictor file to write."
@@ -66,6 +79,7 @@ def command(
     machines: tuple[str, ...],
     model: str,
     normalise: str,
+    optional: tuple[str, ...],
     seed: int,
     out: Path | None,
     as_json: bool,
@@ -98,7 +112,9 @@ def command(
     loaded = [load_machine(name) for name in machines]
     with open_existing(records) as store:
         data = load_dataset(store, loaded, target, workloads)
-    predictor = train(data.groups, model, target=data.target, seed=seed, normalise=normalise)
+    predictor = train(
+        data.groups, model, target=data.target, seed=seed, normalise=normalise, optional=optional
+    )
     save_predictor(predictor, out)
     card = predictor.card
     if as_json:
@@ -110,6 +126,7 @@ def command(
                 "target": card.target,
                 "base": "pipeline_cycles" if card.pipeline else "analytical",
                 "normalise": normalise,
+                "features": card.optional,
                 "scale": card.scale,
                 "workloads": card.workloads,
                 "skipped": data.skipped,

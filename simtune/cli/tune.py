@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from simtune.cli.output import emit_json, json_option, seconds
+from simtune.cli.train import features_option
 from simtune.errors import SimtuneError
 from simtune.machines.model import Machine
 
@@ -99,6 +100,7 @@ from simtune.machines.model import Machine
     show_default=True,
     help="Where --measure-top measures: host, ssh:[USER@]HOST[:PORT][/FOLDER], rpc:HOST:PORT[/KEY].",
 )
+@features_option
 @click.option("--fresh", is_flag=True, help="Start a new run instead of taking up the stored one.")
 @click.option("--report/--no-report", default=True, help="Write the HTML report.")
 @json_option
@@ -121,6 +123,7 @@ def command(
     timeout: float,
     measure_top: str | None,
     target: str,
+    optional: tuple[str, ...],
     fresh: bool,
     report: bool,
     as_json: bool,
@@ -172,7 +175,7 @@ def command(
             search=Search(batch=batch, threads=search_threads),
             jobs=jobs,
             limits=Limits(wall_s=timeout, cpu_s=timeout),
-            count=count,
+            count=(*count, *optional),
             warmup=warmup,
             straggler_factor=straggler or None,
             work_dir=work_dir,

@@ -128,7 +128,8 @@ def _card(path: Path, head: dict[str, Any]) -> Card:
             raise PredictorFileError(
                 f"{path} was trained on other features than this simtune has", "train it again: simtune train"
             )
-        values["low"], values["high"] = tuple(values["low"]), tuple(values["high"])
+        for name in ("low", "high", "optional"):
+            values[name] = tuple(values[name])
         card = Card(**values)
         sizes = {len(card.low), len(card.high), len(FEATURES)}
         if len(sizes) != 1 or not isinstance(card.machines, dict) or not float(card.scale) > 0:

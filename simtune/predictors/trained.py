@@ -28,6 +28,7 @@ from simtune.errors import ConfigurationError
 from simtune.features import (
     COSTS,
     FEATURES_VERSION,
+    OPTIONAL,
     Array,
     Features,
     extract,
@@ -58,6 +59,7 @@ class Card:
             "reference", TVM's default schedule, which is known from the first simulation on.
         low, high: (F,) range of the normalised features in training; inputs are clipped to it.
         workloads: name to number of candidates.
+        optional: features that were asked for, see `simtune.features.OPTIONAL`.
     """
 
     family: str
@@ -70,6 +72,7 @@ class Card:
     workloads: Mapping[str, int] = field(default_factory=dict)
     seed: int = 0
     normalise: str = "group"
+    optional: tuple[str, ...] = ()
     schema_version: int = SCHEMA_VERSION
     features_version: int = FEATURES_VERSION
 
@@ -97,6 +100,11 @@ class TrainedPredictor:
             content.update(name.encode() + array.tobytes())
         return content.hexdigest()[:16]
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Optional models that a simulation must switch on for this predictor."""
+        return (*self.card.optional, *(("pipeline",) if self.card.pipeline else ()))
+
     def check_machine(self, machine: Machine) -> None:
         """Refuses a machine that the predictor was not trained for.
 
@@ -118,10 +126,11 @@ class TrainedPredictor:
         """Features as this predictor needs them.
 
         Raises:
-            ConfigurationError: other machine, or the pipeline scoreboard was off.
+            ConfigurationError: other machine, or the pipeline scoreboard or another model was off.
         """
         self.check_machine(machine)
-        features = extract(counters, machine, use_pipeline=self.card.pipeline)
+        require_optional(counters, self.card.optional)
+        features = extract(counters, machine, self.card.pipeline, self.card.optional)
         if self.card.pipeline and not features.pipeline.all():
             raise ConfigurationError(
                 "the predictor was trained on pipeline_cycles, which were not counted",
@@ -169,6 +178,13 @@ class TrainedPredictor:
         result: Array = np.exp(self.relative(features, window)[0]) * base * self.card.scale
         return result
 
+    def uncertainty(
+        self, counters: Sequence[Counters], machine: Machine, window: str | None = None
+    ) -> Array | None:
+        """Relative standard deviations of `seconds`; None for families that do not know theirs."""
+        deviation = self.relative(self.features(counters, machine), window)[1] if counters else None
+        return None if deviation is None else np.expm1(deviation)
+
     def session(self, workload: str = "", window: str | None = None) -> Session:
         """Predictions for one workload, which learn its means from the candidates they see."""
         from simtune.predictors.session import Session
@@ -203,6 +219,7 @@ def train(
     seed: int = 0,
     pipeline: bool | None = None,
     normalise: str = "group",
+    optional: Sequence[str] = (),
 ) -> TrainedPredictor:
     """Fits a model family to groups of candidates with native times.
 
@@ -211,6 +228,7 @@ def train(
             candidates teach nothing about order and are left out.
         pipeline: whether to build on `pipeline_cycles`; by default when all candidates have them.
         normalise: see `Card`; with "reference", groups without one are left out, too.
+        optional: features beside the usual ones, see `simtune.features.OPTIONAL`.
 
     Raises:
         ConfigurationError: an unknown family, or nothing to learn from.
@@ -226,13 +244,15 @@ def train(
             f"there is no workload with two or more measured candidates{what} to learn from",
             "collect some: simtune collect --help",
         )
-    tables = [extract(group.counters, group.machine) for group in usable]
+    for group in usable:
+        require_optional(group.counters, optional)
+    tables = [extract(group.counters, group.machine, True, optional) for group in usable]
     counted = all(table.pipeline.all() for table in tables)
     pipeline = counted if pipeline is None else pipeline
     if pipeline and not counted:
         raise ConfigurationError("some candidates have no pipeline_cycles", "train without them")
     if not pipeline:
-        tables = [extract(group.counters, group.machine, use_pipeline=False) for group in usable]
+        tables = [extract(group.counters, group.machine, False, optional) for group in usable]
     means = np.concatenate([window_means(table.values, normalise) for table in tables])
     cycles = np.concatenate([window_means(table.costs, normalise)[:, CYCLES] for table in tables])
     scales = [window_means(group.seconds[:, None], normalise)[:, 0] for group in usable]
@@ -252,11 +272,29 @@ def train(
         workloads=_sizes(usable),
         seed=seed,
         normalise=normalise,
+        optional=tuple(sorted(set(optional))),
     )
     seen = design(stacked, means, cycles, card.low, card.high)
     numbers = np.repeat(np.arange(len(usable)), [len(group) for group in usable])
     model.fit(Design(seen.logs, seen.costs, numbers, seen.cycles), target_logs)
     return TrainedPredictor(card, model)
+
+
+def require_optional(counters: Sequence[Counters], optional: Sequence[str]) -> None:
+    """Makes sure that what optional features are made of was counted.
+
+    Raises:
+        ConfigurationError: an unknown name, or a candidate without the counter.
+    """
+    for name in optional:
+        if name not in OPTIONAL:
+            raise ConfigurationError(f"features '{name}' are unknown", f"allowed: {', '.join(OPTIONAL)}")
+        absent = sum(OPTIONAL[name] not in row for row in counters)
+        if absent:
+            raise ConfigurationError(
+                f"{absent} of {len(counters)} candidates lack {OPTIONAL[name]}, which features '{name}' need",
+                f"simulate them with --features {name}: simtune collect, or simtune resimulate",
+            )
 
 
 def _usable(group: Group) -> Group:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from simtune import native
-from simtune.counters import SCHEMA, Counters
+from simtune.counters import DERIVED, SCHEMA, Counters
 from simtune.errors import ConfigurationError, SimtuneError
 from simtune.execution.supervise import Command, Completed, Ending, run
 from simtune.jobs import Outcome, SimJob, Status
@@ -108,7 +108,7 @@ class QemuSimulator:
             version=version,
             path=program,
             isas=tuple(works),
-            counters=frozenset(SCHEMA) if works else frozenset(),
+            counters=frozenset(SCHEMA) - DERIVED if works else frozenset(),
             reason=reason,
             fix=fix,
         )

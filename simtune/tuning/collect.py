@@ -111,6 +111,7 @@ def collect(
     limits: Limits | None = None,
     count: tuple[str, ...] = (),
     warmup: int = 0,
+    passes: int = 1,
     builder: Any = None,
     observer: CollectObserver | None = None,
 ) -> list[Collected]:
@@ -128,14 +129,18 @@ def collect(
             False, to measure later.
         measure: False only simulates.
         settings: of the measurements.
+        passes: over all candidates of a workload, each measuring every one of them once: a second
+            measurement, taken later, tells how far the first can be trusted.
         records, simulator, predictor, seed, jobs, limits, count, warmup: see `SimulatorRunner`.
         builder: a MetaSchedule builder, left open; by default a `simtune.Builder` of its own.
 
     Raises:
         SimtuneError: unknown names, a simulator or target that does not work, a damaged store.
     """
-    if candidates < 1 or seed < 0:
-        raise ConfigurationError(f"candidates is {candidates} and seed is {seed}: at least 1 and 0")
+    if candidates < 1 or seed < 0 or passes < 1:
+        raise ConfigurationError(
+            f"candidates is {candidates}, seed is {seed}, passes is {passes}: at least 1, 0 and 1"
+        )
     if isinstance(workloads, str):
         workloads = [workloads]
     chosen = [w for item in workloads for w in (expand(item) if isinstance(item, str) else [item])]
@@ -162,7 +167,7 @@ def collect(
             session = _Session(
                 workload, loaded, store, place, builder, options, observer or CollectObserver()
             )
-            results.append(session.run(candidates, (settings or Settings()) if measure else None))
+            results.append(session.run(candidates, (settings or Settings()) if measure else None, passes))
         return results
     finally:
         if own_builder is not None:
@@ -191,7 +196,7 @@ class _Session:
         self.options, self.observer, self.seed = options, observer, options["seed"]
         self.exhausted = False
 
-    def run(self, candidates: int, settings: Settings | None) -> Collected:
+    def run(self, candidates: int, settings: Settings | None, passes: int) -> Collected:
         run = self._open_run()
         state = RunState.FAILED
         objects: dict[int, Path] = {}
@@ -202,7 +207,8 @@ class _Session:
             if done < candidates or not any(trial.is_reference for trial in known):
                 self._simulate(run.id, known, candidates, objects)
             if settings is not None:
-                self._measure(run.id, settings, objects)
+                for number in range(1, passes + 1):
+                    self._measure(run.id, settings, objects, number)
             state = RunState.FINISHED
         except KeyboardInterrupt:
             state = RunState.INTERRUPTED
@@ -280,7 +286,7 @@ class _Session:
 
     # Measuring --------------------------------------------------------------------------------
 
-    def _measure(self, run: str, settings: Settings, objects: dict[int, Path]) -> None:
+    def _measure(self, run: str, settings: Settings, objects: dict[int, Path], passes: int) -> None:
         times = NativeTimes(
             self.module,
             self.machine,
@@ -291,9 +297,10 @@ class _Session:
             self.builder,
             self.observer.on_measured,
         )
-        pending = times.pending(list(self.store.trials(run)))
+        pending = times.pending(list(self.store.trials(run)), passes)
         if pending:
-            self.observer.on_stage(f"measuring {len(pending)} on {self.target.name}", len(pending))
+            again = f", pass {passes}" if passes > 1 else ""
+            self.observer.on_stage(f"measuring {len(pending)} on {self.target.name}{again}", len(pending))
             times.measure(pending, objects)
 
     def _summary(self, run: str) -> Collected:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from simtune.candidates import Evaluation
 from simtune.errors import ConfigurationError
-from simtune.evaluate import Evaluation
 from simtune.measure.base import Timing
 from simtune.records.model import Run, Trial
 

@@ -20,7 +20,7 @@ from simtune.execution.scratch import scratch_folder
 from simtune.jobs import Status
 from simtune.machines.model import Machine
 from simtune.measure.base import Program, Settings, Target, Timing
-from simtune.records.model import Measurement, Trial
+from simtune.records.model import Measurement, Run, Trial
 from simtune.records.store import RecordStore
 
 ms = tvm_setup.load()
@@ -63,6 +63,16 @@ def rebuild(
     ]
 
 
+def as_built(machine: Machine, run: Run) -> Machine:
+    """A machine with the TVM target that the candidates of a run were built for, for `rebuild`.
+
+    That of the machine itself when the run's is for another instruction set.
+    """
+    target = json.loads(run.target or '""')
+    same = isinstance(target, dict) and str(target.get("mtriple", "")).partition("-")[0] == machine.isa.name
+    return replace(machine, target=target) if same else machine
+
+
 class NativeTimes:
     """Native times of the trials of one workload, one after the other, nothing else running.
 
@@ -91,15 +101,15 @@ class NativeTimes:
         self.target, self.settings, self.builder, self.on_measured = target, settings, builder, on_measured
         self._tensors: tuple[Tensor, ...] = tuple(signature(module.functions_items()[0][1]))
 
-    def pending(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Those that can be measured and were not yet; a time from another run counts, too."""
+    def pending(self, trials: Sequence[Trial], passes: int = 1) -> list[Trial]:
+        """Those that can be measured and were not yet `passes` times; times from other runs count, too."""
         open_trials = []
         keys = set()  # a search may come to the same code by two traces
         for trial in trials:
             if not trial.ok or trial.simulation is None or trial.stage == STAGE:
                 continue
             known = list(self.store.measurements(trial.simulation, target=self.target.name))
-            if not known and trial.simulation not in keys:
+            if len(known) < passes and trial.simulation not in keys:
                 open_trials.append(trial)
                 keys.add(trial.simulation)
             elif known and trial.measured_s is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from simtune import tvm_setup
 from simtune.build.builder import AGAIN
-from simtune.evaluate import Evaluation
+from simtune.candidates import Evaluation
 from simtune.jobs import Status
 from simtune.records.model import Trial
 from simtune.records.store import RecordStore
