@@ -24,6 +24,8 @@ ENTRY_POINT_GROUP = "simtune.simulators"
 _BUILT_IN = {
     "qemu": "simtune.simulators.qemu:QemuSimulator",
     "native": "simtune.simulators.native:NativeSimulator",
+    "cachegrind": "simtune.simulators.valgrind:CachegrindSimulator",
+    "callgrind": "simtune.simulators.valgrind:CallgrindSimulator",
 }
 
 _log = logging.getLogger(__name__)
