@@ -360,6 +360,7 @@ class Evaluator:
             replace(self.limits, instructions=limit),
             self.count,
             folder,
+            content=conditions.content,
         )
         outcome = self.simulator.run(job, cancel)
         simulated = time.perf_counter()

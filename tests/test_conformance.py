@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
-from simtune.simulators.base import Simulator, get_simulator
+from simtune.jobs import Outcome, SimJob, Status
+from simtune.machines.model import Machine
+from simtune.records.store import RecordStore
+from simtune.simulators.base import Capability, Simulator, get_simulator
 from simtune.simulators.qemu_report import parse_report
+from simtune.simulators.replay import ReplaySimulator, conditions_of
 from simtune.simulators.valgrind import parse_events
 from simtune.testing.simulators import SimulatorConformance
 
@@ -43,3 +48,33 @@ class TestCallgrind(SimulatorConformance):
 class TestCachegrind(TestCallgrind):
     def make(self) -> Simulator:
         return get_simulator("cachegrind")
+
+
+class _Recorded:
+    """QEMU the first time, what was recorded of it ever after."""
+
+    name = "replay"
+
+    def __init__(self) -> None:
+        self._qemu, self._store = get_simulator("qemu"), RecordStore(":memory:")
+        self._lock = threading.Lock()
+
+    def probe(self, machine: Machine | None = None) -> Capability:
+        return self._qemu.probe(machine)
+
+    def run(self, job: SimJob, cancel: threading.Event | None = None) -> Outcome:
+        first = self._qemu.run(job, cancel)
+        if first.status is Status.INFRASTRUCTURE or not job.executable.exists():
+            return first
+        with self._lock:
+            self._store.put_simulation(conditions_of(job, "qemu", "1"), first)
+        again = ReplaySimulator(self._store).run(job, cancel)
+        assert (again.status, again.counters, again.output) == (first.status, first.counters, first.output)
+        return again
+
+
+class TestReplay(SimulatorConformance):
+    isa = "riscv64"
+
+    def make(self) -> Simulator:
+        return _Recorded()

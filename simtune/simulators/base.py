@@ -25,6 +25,7 @@ _BUILT_IN = {
     "qemu": "simtune.simulators.qemu:QemuSimulator",
     "native": "simtune.simulators.native:NativeSimulator",
     "cachegrind": "simtune.simulators.valgrind:CachegrindSimulator",
+    "replay": "simtune.simulators.replay:ReplaySimulator",
     "callgrind": "simtune.simulators.valgrind:CallgrindSimulator",
 }
 

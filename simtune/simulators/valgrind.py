@@ -92,7 +92,9 @@ class ValgrindSimulator:
 
         def work() -> Outcome:
             if unknown := sorted(set(job.count) - _OPTIONAL):
-                raise ConfigurationError(f"{self.name} cannot count {', '.join(unknown)}", "use qemu for that")
+                raise ConfigurationError(
+                    f"{self.name} cannot count {', '.join(unknown)}", "use qemu for that"
+                )
             with scratch(job, self.name) as folder:
                 return self._run(job, capability, folder, cancel)
 
@@ -108,7 +110,10 @@ class ValgrindSimulator:
         if job.region == "all" or toggles:
             out = folder / "out"
             options = [] if job.region == "all" else ["--collect-atstart=no"]
-            argv = [*self._command(capability.path, job.machine, out, options), str(job.executable.absolute())]
+            argv = [
+                *self._command(capability.path, job.machine, out, options),
+                str(job.executable.absolute()),
+            ]
             argv += job.arguments
             done = stages.run(argv)
             events = parse_events(_read(out))
@@ -227,7 +232,9 @@ def _unfit(machine: Machine) -> tuple[str, str]:
         return f"valgrind runs x86-64, {machine.name} is {machine.isa.name}", "use --simulator qemu"
     for level, cache in machine.caches.items():
         if cache.sets & (cache.sets - 1) and level in ("l1i", "l1d", _last_level(machine)):
-            what = f"valgrind wants a power of two as number of sets, {level} of {machine.name} has {cache.sets}"
+            what = (
+                f"valgrind wants a power of two as number of sets, {level} of {machine.name} has {cache.sets}"
+            )
             return what, "use --simulator qemu"
     if _last_level(machine) == "l1d":
         return f"valgrind models a last level behind L1, {machine.name} has none", "use --simulator qemu"

@@ -79,7 +79,8 @@ _LANGUAGES = {
         end="hint #0x52",
         exit="mov x8, #93\n mov x0, #{code}\n svc #0",
         step="add x14, x14, #1",
-        loop="mov x9, #{n}\n1: ldr x10, [x11]\n add x12, x12, x10\n str x12, [x11]\n subs x9, x9, #1\n b.ne 1b",
+        loop="mov x9, #{n}\n1: ldr x10, [x11]\n add x12, x12, x10\n str x12, [x11]\n"
+        " subs x9, x9, #1\n b.ne 1b",
         walk="mov x9, #{n}\n1: ldr x10, [x11]\n add x11, x11, #64\n subs x9, x9, #1\n b.ne 1b",
         start="adrp x11, buffer\n add x11, x11, :lo12:buffer",
         forever="1: b 1b",

@@ -297,7 +297,9 @@ class SimulatorConformance:
         assert outcome.status is Status.INFRASTRUCTURE, outcome.error
         assert outcome.wall_s < 20
 
-    @pytest.mark.parametrize("content", [b"", b"\x7fELF", b"\x7fELF\x02\x01\x01" + b"\xff" * 200, b"#!/bin/true\n"])
+    @pytest.mark.parametrize(
+        "content", [b"", b"\x7fELF", b"\x7fELF\x02\x01\x01" + b"\xff" * 200, b"#!/bin/true\n"]
+    )
     def test_unusable_executables_are_data(
         self, run: Callable[..., Outcome], programs: Programs, tmp_path: Path, content: bytes
     ) -> None:
