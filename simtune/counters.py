@@ -65,6 +65,7 @@ def _schema() -> dict[str, CounterSpec]:
         "branch_mispredicts": CounterSpec("events", "by the modelled predictor"),
         "blocks": CounterSpec("events", "basic blocks entered"),
         "code_bytes": CounterSpec("bytes", "of distinct code executed"),
+        "cycles": CounterSpec("cycles", "of a detailed timing model, such as gem5's Minor or O3"),
         "issue_cycles": CounterSpec("cycles", "static issue model, all accesses hitting L1"),
         "prefetches": CounterSpec("lines", "brought in by the modelled prefetcher"),
         "dram_read_bytes": CounterSpec("bytes", "fetched from memory behind the last cache"),

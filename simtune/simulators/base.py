@@ -25,6 +25,10 @@ _BUILT_IN = {
     "qemu": "simtune.simulators.qemu:QemuSimulator",
     "native": "simtune.simulators.native:NativeSimulator",
     "cachegrind": "simtune.simulators.valgrind:CachegrindSimulator",
+    "gem5": "simtune.simulators.gem5:Gem5Simulator",
+    "gem5-timing": "simtune.simulators.gem5:Gem5TimingSimulator",
+    "gem5-minor": "simtune.simulators.gem5:Gem5MinorSimulator",
+    "gem5-o3": "simtune.simulators.gem5:Gem5O3Simulator",
     "replay": "simtune.simulators.replay:ReplaySimulator",
     "callgrind": "simtune.simulators.valgrind:CallgrindSimulator",
 }
