@@ -78,3 +78,14 @@ class TestReplay(SimulatorConformance):
 
     def make(self) -> Simulator:
         return _Recorded()
+
+
+class TestQemuSystemRiscv(SimulatorConformance):
+    isa = "riscv64"
+
+    def make(self) -> Simulator:
+        return get_simulator("qemu-system")
+
+
+class TestQemuSystemArm(TestQemuSystemRiscv):
+    isa = "aarch64"

@@ -23,6 +23,7 @@ ENTRY_POINT_GROUP = "simtune.simulators"
 #: Adapters that come with simtune, also found when it runs from a checkout without metadata.
 _BUILT_IN = {
     "qemu": "simtune.simulators.qemu:QemuSimulator",
+    "qemu-system": "simtune.simulators.qemu_system:QemuSystemSimulator",
     "native": "simtune.simulators.native:NativeSimulator",
     "cachegrind": "simtune.simulators.valgrind:CachegrindSimulator",
     "gem5": "simtune.simulators.gem5:Gem5Simulator",

@@ -26,7 +26,10 @@ from simtune.simulators.qemu_report import Report, configuration, parse_report
 
 _EXIT_LIMIT = 99
 _EXIT_NEEDS_L1I = 98
-_INSTALL = "sudo apt-get install qemu-user (Debian 12; newer Debian packages have no plugin support)"
+_INSTALL = (
+    "sudo apt-get install qemu-user (Debian 12; newer Debian packages have no plugin support: there,"
+    " --simulator qemu-system may do)"
+)
 
 _COUNTERS = frozenset(SCHEMA) - {"cycles"}  # that is for detailed timing models
 
