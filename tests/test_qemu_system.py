@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +80,16 @@ def test_whole_programs_are_refused(tmp_path: Path) -> None:
 # The joined file ------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
-    program = Programs("riscv64", tmp_path_factory.mktemp("programs")).loop().read_bytes()
+@cache
+def parts() -> tuple[bytes, bytes]:
+    """A program and the monitor."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = Programs("riscv64", Path(folder)).loop().read_bytes()
     return program, bare.monitor("riscv64", "semihosting").read_bytes()
 
 
-def test_joined_file_has_monitor_boot_block_and_program(parts: tuple[bytes, bytes]) -> None:
-    program, monitor = parts
+def test_joined_file_has_monitor_boot_block_and_program() -> None:
+    program, monitor = parts()
     joined = bare.join(program, monitor, ["--seed", "7"])
     headers = list(program_headers(joined))
     assert isa_of(joined) == "riscv64"
@@ -101,8 +105,8 @@ def test_joined_file_has_monitor_boot_block_and_program(parts: tuple[bytes, byte
 
 @given(st.data())
 @settings(max_examples=60, deadline=None)
-def test_damaged_executables_are_refused_or_joined(parts: tuple[bytes, bytes], data: st.DataObject) -> None:
-    program, monitor = parts
+def test_damaged_executables_are_refused_or_joined(data: st.DataObject) -> None:
+    program, monitor = parts()
     damaged = bytearray(program[: data.draw(st.integers(0, len(program)))])
     for _ in range(data.draw(st.integers(0, 4))):
         if damaged:
@@ -111,8 +115,8 @@ def test_damaged_executables_are_refused_or_joined(parts: tuple[bytes, bytes], d
         bare.join(bytes(damaged), monitor, [])
 
 
-def test_programs_that_lie_too_high_are_refused(parts: tuple[bytes, bytes]) -> None:
-    program, monitor = bytearray(parts[0]), parts[1]
+def test_programs_that_lie_too_high_are_refused() -> None:
+    program, monitor = bytearray(parts()[0]), parts()[1]
     table = struct.unpack_from("<Q", program, 32)[0]
     for index, header in enumerate(program_headers(bytes(program))):
         if header[0] == 1:

@@ -41,6 +41,8 @@ def program_headers(data: bytes) -> Iterator[tuple[int, ...]]:
     """
     table = struct.unpack_from("<Q", data, 32)[0]
     size, number = struct.unpack_from("<HH", data, 54)
+    if table + size * number > len(data):
+        raise struct.error("the table of segments lies behind the end")
     for index in range(number):
         yield struct.unpack_from("<IIQQQQQQ", data, table + index * size)
 
