@@ -11,8 +11,10 @@ from simtune.jobs import Outcome, SimJob, Status
 from simtune.machines.model import Machine
 from simtune.records.store import RecordStore
 from simtune.simulators.base import Capability, Simulator, get_simulator
+from simtune.simulators.gem5_stats import parse_sections
 from simtune.simulators.qemu_report import parse_report
 from simtune.simulators.replay import ReplaySimulator, conditions_of
+from simtune.simulators.spike import parse_histogram, parse_signature, parse_statistics
 from simtune.simulators.valgrind import parse_events
 from simtune.testing.simulators import SimulatorConformance
 
@@ -89,3 +91,27 @@ class TestQemuSystemRiscv(SimulatorConformance):
 
 class TestQemuSystemArm(TestQemuSystemRiscv):
     isa = "aarch64"
+
+
+class TestSpike(SimulatorConformance):
+    isa = "riscv64"
+
+    def make(self) -> Simulator:
+        return get_simulator("spike")
+
+    def parsers(self) -> tuple[Callable[[bytes], Any], ...]:
+        return parse_histogram, parse_signature, parse_statistics
+
+
+class TestSpikeVectors(TestSpike):
+    machine_name = "spacemit-x60"
+
+
+class TestGem5(SimulatorConformance):
+    edge, line_edge = 2, 1
+
+    def make(self) -> Simulator:
+        return get_simulator("gem5")
+
+    def parsers(self) -> tuple[Callable[[bytes], Any], ...]:
+        return (parse_sections,)

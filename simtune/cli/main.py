@@ -15,6 +15,7 @@ from simtune.errors import SimtuneError
 #: verb -> one-line help; each verb is `simtune.cli.<verb>:command`.
 VERBS = {
     "collect": "Collect candidates with counters and native times, to train predictors.",
+    "compare": "One file in several simulators: counters side by side, differences explained.",
     "doctor": "What is installed, what works, and how to mend the rest.",
     "evaluate": "Judge predictors on workloads they were not trained on.",
     "explain": "Why a candidate is predicted slow or fast.",

@@ -42,7 +42,7 @@ MONITORS = tuple(_RAM)
 
 
 class Stop(IntEnum):
-    """At which mark the monitor ends the simulation (marks replaced by breakpoints)."""
+    """What the breakpoint that ends a simulation stands for, which took the place of a mark."""
 
     NEVER = 0
     BEGIN = 1

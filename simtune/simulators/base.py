@@ -30,6 +30,7 @@ _BUILT_IN = {
     "gem5-timing": "simtune.simulators.gem5:Gem5TimingSimulator",
     "gem5-minor": "simtune.simulators.gem5:Gem5MinorSimulator",
     "gem5-o3": "simtune.simulators.gem5:Gem5O3Simulator",
+    "spike": "simtune.simulators.spike:SpikeSimulator",
     "replay": "simtune.simulators.replay:ReplaySimulator",
     "callgrind": "simtune.simulators.valgrind:CallgrindSimulator",
 }

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from simtune.build.image import MAGIC as IMAGE_MAGIC
 from simtune.counters import Counters
 from simtune.errors import ConfigurationError, SimtuneError
 from simtune.execution.supervise import Command, Completed, run
 from simtune.jobs import Limits, Outcome, SimJob, Status
+from simtune.machines.model import Machine
 from simtune.simulators.base import Capability
 from simtune.simulators.outcomes import classify, error_text, harness_output
 
@@ -114,6 +116,21 @@ def reproducer(job: SimJob, simulator: str) -> str:
     for model in job.count:
         argv += ["--count", model]
     return shlex.join([*argv, *(["--", *job.arguments] if job.arguments else [])])
+
+
+def cold_start(executable: bytes, machine: Machine, passes: int = 1) -> tuple[str, ...]:
+    """Arguments by which simtune's harness empties the caches just before the region.
+
+    For simulators whose caches are warm from start-up: QEMU's plugin begins with empty ones. Other
+    executables are left alone.
+
+    Args:
+        passes: how often to read the size of all caches; once replaces all lines under LRU.
+    """
+    if IMAGE_MAGIC.to_bytes(8, "little") not in executable:
+        return ()
+    largest = max(cache.size for cache in machine.caches.values())
+    return ("--flush", str(passes * (largest + machine.caches["l1d"].size)))
 
 
 def named(counts: Mapping[str, float], simulator: str, replacement: str = "lru") -> Counters:

@@ -24,7 +24,7 @@ from simtune.jobs import Outcome, SimJob, Status
 from simtune.machines.model import Machine
 from simtune.simulators import marks
 from simtune.simulators.base import Capability
-from simtune.simulators.ending import Stages, guarded, named, reproducer, scratch
+from simtune.simulators.ending import Stages, cold_start, guarded, named, reproducer, scratch
 from simtune.simulators.gem5_stats import map_section, parse_sections
 from simtune.simulators.locate import find_program, output_of
 
@@ -150,7 +150,7 @@ class Gem5Simulator:
             },
             "memory_bytes": _MEMORY_BYTES,
             "executable": str(executable),
-            "arguments": list(job.arguments),
+            "arguments": [*job.arguments, *cold_start(executable.read_bytes(), machine)],
             "stdout": str(out / "stdout.txt"),
             "stderr": str(out / "stderr.txt"),
         }

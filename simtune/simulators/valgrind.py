@@ -23,7 +23,7 @@ from simtune.jobs import Outcome, SimJob, Status
 from simtune.machines.model import Cache, Machine
 from simtune.simulators import marks
 from simtune.simulators.base import Capability
-from simtune.simulators.ending import Stages, guarded, named, scratch
+from simtune.simulators.ending import Stages, cold_start, guarded, named, scratch
 from simtune.simulators.locate import find_program, output_of
 
 #: ``rol $3, %rdi; rol $13, %rdi; rol $61, %rdi; rol $51, %rdi; xchg %rbx, %rbx``
@@ -114,7 +114,7 @@ class ValgrindSimulator:
                 *self._command(capability.path, job.machine, out, options),
                 str(job.executable.absolute()),
             ]
-            argv += job.arguments
+            argv += [*job.arguments, *(cold_start(data, job.machine) if options else ())]
             done = stages.run(argv)
             events = parse_events(_read(out))
             if job.region == "marker" and events:
@@ -141,6 +141,7 @@ class ValgrindSimulator:
             same = folder / "program"
             executable.rename(same)
             argv = [*self._command(program, job.machine, out, []), str(same), *job.arguments]
+            argv += cold_start(data, job.machine)
             done = stages.run(argv)
             events = parse_events(_read(out))
             if not events or done.ending is not Ending.EXITED:

@@ -89,7 +89,7 @@ leave:
     .balign 16
     .globl trap_frame
 trap_frame:
-    .space 36*8
+    .space 35*8
     .balign 16
     .space 65536
 monitor_stack_top:

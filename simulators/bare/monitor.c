@@ -17,8 +17,6 @@ static struct boot_block *boot;
 static uint64_t free_physical, end_physical; /* what is not given away yet */
 static uint64_t next_map = MAPS_START, break_start, break_now;
 static uint64_t stack; /* while it is being filled */
-static uint64_t counted;
-static int inside;
 uint64_t ram_base;
 
 void print(const char *text)
@@ -302,17 +300,6 @@ void monitor_start(struct frame *frame, uint64_t ram)
 #endif
 }
 
-/* Marks that were replaced by breakpoints: simulators that do not know the marks themselves. */
-static void mark(struct frame *frame, int end)
-{
-    if (boot->stop == (end ? 2u : 1u)) {
-        host_mark(end, counted);
-        host_exit(0);
-    }
-    inside = !end;
-    frame->pc += 4;
-}
-
 void monitor_trap(struct frame *frame, enum trap kind, uint64_t where)
 {
 #if defined(__riscv)
@@ -320,19 +307,13 @@ void monitor_trap(struct frame *frame, enum trap kind, uint64_t where)
 #else
     uint64_t number = frame->regs[8], *arguments = frame->regs;
 #endif
-    if (inside)
-        counted += frame->entered - frame->left;
     if (kind == TRAP_SYSCALL) {
         arguments[0] = (uint64_t)system_call(number, arguments);
         return;
     }
-    if (kind == TRAP_BREAK) {
-        uint32_t code = 0;
-        copy(frame->pc, &code, sizeof code, 0);
-        if (code == 0x00100073 || code == 0x90029002) {
-            mark(frame, code == 0x90029002);
-            return;
-        }
+    if (kind == TRAP_BREAK && boot->stop) { /* stands in the place of a mark */
+        host_mark((int)boot->stop, frame->entered);
+        host_exit(0);
     }
     print(kind == TRAP_FAULT ? "memory fault at " : "illegal instruction at ");
     print_hex(kind == TRAP_FAULT ? where : frame->pc);

@@ -20,8 +20,8 @@ struct boot_segment {
 struct boot_block {
     uint64_t magic, entry, headers, n_headers, memory_bytes, n_segments;
     struct boot_segment segments[MAX_SEGMENTS];
-    uint64_t stop;   /* at which mark to end: 0 none, 1 the first begin, 2 the first end */
-    uint64_t argc;   /* then the strings, one after the other, each with its zero */
+    uint64_t stop; /* what the breakpoint that ends the run stands for: 1 begin, 2 end of the region */
+    uint64_t argc; /* then the strings, one after the other, each with its zero */
     char arguments[];
 };
 
@@ -37,7 +37,7 @@ struct boot_block {
 struct frame {
     uint64_t regs[32]; /* x0..x31; on AArch64 [31] is sp */
     uint64_t pc, status;
-    uint64_t entered, left; /* executed instructions at the last way in and out, where counted */
+    uint64_t entered; /* instructions executed until the trap, where that can be read */
 };
 
 enum trap { TRAP_SYSCALL, TRAP_BREAK, TRAP_ILLEGAL, TRAP_FAULT };
@@ -65,7 +65,7 @@ int64_t host_open(const char *path, int write);
 int64_t host_read(int64_t file, void *to, uint64_t bytes);
 int64_t host_write(int64_t file, const void *from, uint64_t bytes);
 void host_close(int64_t file);
-void host_mark(int end, uint64_t instructions);
+void host_mark(int stop, uint64_t instructions);
 __attribute__((noreturn)) void host_exit(int code);
 
 #endif

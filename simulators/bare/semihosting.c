@@ -69,7 +69,7 @@ void host_close(int64_t file)
         call(CLOSE, block);
 }
 
-void host_mark(int end, uint64_t instructions) { (void)end, (void)instructions; }
+void host_mark(int stop, uint64_t instructions) { (void)stop, (void)instructions; }
 
 void host_exit(int code)
 {
