@@ -21,8 +21,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simtune.build.artifact import Artifact
+from simtune.errors import ConfigurationError
 from simtune.jobs import Limits, SimJob, Status
 from simtune.machines.load import load_machine
+from simtune.machines.model import Machine
+from simtune.measure.base import Program, Settings
+from simtune.measure.parse import parse_target
 from simtune.native import sources
 from simtune.simulators.gem5 import (
     Gem5MinorSimulator,
@@ -226,6 +231,22 @@ def test_endings(gem5: Path, loop: Path, mode: str, status: Status, text: str) -
 def test_models_that_gem5_cannot_count_are_refused(gem5: Path, loop: Path) -> None:
     outcome = Gem5Simulator().run(SimJob(loop, load_machine("sifive-u74"), count=("blocks",)))
     assert outcome.status is Status.INVALID
+
+
+def test_cycles_serve_as_measured_time(gem5: Path, tmp_path: Path, u74: Machine) -> None:
+    """A target for labels: recorded cycles of MinorCPU over the clock of the machine."""
+    elf, plan = Programs("riscv64", tmp_path).kernel()
+    artifact = Artifact((elf.with_name("kernel.o"),), "riscv64", ("main",), "digest")
+    with parse_target("sim:gem5-minor/sifive-u74") as target:
+        assert target.probe().available
+        timing = target.measure(Program(artifact, plan), Settings())
+    assert timing.ok, timing.error
+    cycles = parse_sections(recorded("conv_n1_c4_h8_o8_k3_s1_p1.MinorU74.switch"))[0]["system.cpu2.numCycles"]
+    assert timing.median == cycles / u74.clock_hz
+    with parse_target("sim:gem5/sifive-u74") as target:
+        assert "counts no cycles" in target.probe().reason
+    with pytest.raises(ConfigurationError, match="is no target"):
+        parse_target("sim:gem5-minor")
 
 
 # The script, without gem5: every parameter that it sets exists in the systems gem5 24 recorded ---

@@ -16,7 +16,6 @@ from simtune.counters import Counters
 from simtune.errors import ConfigurationError, SimtuneError
 from simtune.execution.supervise import Command, Completed, run
 from simtune.jobs import Limits, Outcome, SimJob, Status
-from simtune.machines.model import Machine
 from simtune.simulators.base import Capability
 from simtune.simulators.outcomes import classify, error_text, harness_output
 
@@ -118,19 +117,20 @@ def reproducer(job: SimJob, simulator: str) -> str:
     return shlex.join([*argv, *(["--", *job.arguments] if job.arguments else [])])
 
 
-def cold_start(executable: bytes, machine: Machine, passes: int = 1) -> tuple[str, ...]:
+def cold_start(executable: bytes, job: SimJob, passes: int = 1) -> tuple[str, ...]:
     """Arguments by which simtune's harness empties the caches just before the region.
 
     For simulators whose caches are warm from start-up: QEMU's plugin begins with empty ones. Other
-    executables are left alone.
+    executables are left alone, and so is a job that says itself what to flush.
 
     Args:
         passes: how often to read the size of all caches; once replaces all lines under LRU.
     """
-    if IMAGE_MAGIC.to_bytes(8, "little") not in executable:
+    if IMAGE_MAGIC.to_bytes(8, "little") not in executable or "--flush" in job.arguments:
         return ()
-    largest = max(cache.size for cache in machine.caches.values())
-    return ("--flush", str(passes * (largest + machine.caches["l1d"].size)))
+    caches = job.machine.caches
+    largest = max(cache.size for cache in caches.values())
+    return ("--flush", str(passes * (largest + caches["l1d"].size)))
 
 
 def named(counts: Mapping[str, float], simulator: str, replacement: str = "lru") -> Counters:

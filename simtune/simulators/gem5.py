@@ -150,7 +150,7 @@ class Gem5Simulator:
             },
             "memory_bytes": _MEMORY_BYTES,
             "executable": str(executable),
-            "arguments": [*job.arguments, *cold_start(executable.read_bytes(), machine)],
+            "arguments": [*job.arguments, *cold_start(executable.read_bytes(), job)],
             "stdout": str(out / "stdout.txt"),
             "stderr": str(out / "stderr.txt"),
         }

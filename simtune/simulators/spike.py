@@ -132,7 +132,7 @@ class SpikeSimulator:
             return stages.outcome(whole, None, command)
         runs: dict[bare.Stop, tuple[int, Counter[str], Counter[int]]] = {}
         for stop, program in cut.items():
-            arguments = (*job.arguments, *cold_start(data, job.machine, _FLUSH_PASSES))
+            arguments = (*job.arguments, *cold_start(data, job, _FLUSH_PASSES))
             image.write_bytes(bare.join(program, base, arguments, stop))
             report, signature = folder / f"{stop.name}.log", folder / f"{stop.name}.sig"
             argv = [*start, "-g", *_caches(job.machine), f"+signature={signature}"]

@@ -114,7 +114,7 @@ class ValgrindSimulator:
                 *self._command(capability.path, job.machine, out, options),
                 str(job.executable.absolute()),
             ]
-            argv += [*job.arguments, *(cold_start(data, job.machine) if options else ())]
+            argv += [*job.arguments, *(cold_start(data, job) if options else ())]
             done = stages.run(argv)
             events = parse_events(_read(out))
             if job.region == "marker" and events:
@@ -141,7 +141,7 @@ class ValgrindSimulator:
             same = folder / "program"
             executable.rename(same)
             argv = [*self._command(program, job.machine, out, []), str(same), *job.arguments]
-            argv += cold_start(data, job.machine)
+            argv += cold_start(data, job)
             done = stages.run(argv)
             events = parse_events(_read(out))
             if not events or done.ending is not Ending.EXITED:
