@@ -70,6 +70,18 @@ def test_probe_says_what_is_missing(tmp_path: Path) -> None:
     assert "monitor" in x86.reason
 
 
+def test_without_cross_compilers_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The monitor is compiled at first use."""
+    if not QemuSystemSimulator().probe().available:
+        pytest.skip("qemu-system is not installed")
+    for isa in ("RISCV64", "AARCH64"):
+        monkeypatch.setenv(f"SIMTUNE_CC_{isa}", "no-such-compiler")
+    capability = QemuSystemSimulator().probe()
+    assert not capability.available
+    assert "no-such-compiler" in capability.reason
+    assert "apt-get" in capability.fix
+
+
 def test_whole_programs_are_refused(tmp_path: Path) -> None:
     programs = Programs("riscv64", tmp_path)
     job = SimJob(programs.loop(), load_machine("sifive-u74"), region="all")

@@ -14,6 +14,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+from simtune.errors import SimtuneError
 from simtune.execution.supervise import Command, run
 from simtune.jobs import Outcome, SimJob, Status
 from simtune.machines.model import Machine
@@ -42,8 +43,20 @@ class QemuSystemSimulator(QemuSimulator):
         if not capability.available:
             fix = _INSTALL if "not installed" in capability.reason else "use --simulator qemu"
             return replace(capability, fix=fix)
-        digests = [bare.monitor(isa, "semihosting").stem.rpartition("-")[2] for isa in capability.isas]
-        return replace(capability, version=f"{capability.version}+{'+'.join(d[:8] for d in digests)}")
+        digests: dict[str, str] = {}
+        error: SimtuneError | None = None
+        for isa in capability.isas:
+            try:
+                # The monitor decides about results as much as QEMU does.
+                digests[isa] = bare.monitor(isa, "semihosting").stem.rpartition("-")[2][:8]
+            except SimtuneError as problem:
+                error = problem
+        if error is not None and not digests:
+            return replace(
+                capability, available=False, isas=(), counters=frozenset(), reason=error.what, fix=error.hint
+            )
+        version = "+".join((capability.version, *digests.values()))
+        return replace(capability, version=version, isas=tuple(digests))
 
     def run(self, job: SimJob, cancel: threading.Event | None = None) -> Outcome:
         """Runs one job; see `Simulator.run`."""
