@@ -18,6 +18,7 @@ import subprocess
 import threading
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from simtune import native
@@ -34,10 +35,11 @@ from simtune.simulators.locate import find_program, output_of
 #: What `Counters.replacement` holds for these counts.
 REPLACEMENT = "pseudo-random"
 
-_INSTALL = "build Spike (https://github.com/riscv-software-src/riscv-isa-sim)"
+_INSTALL = "pip install --pre spike, or build it (https://github.com/riscv-software-src/riscv-isa-sim)"
 _EBREAK = bytes.fromhex("73001000")
 _LEVELS = {"l1i": "ic", "l1d": "dc", "l2": "l2"}
-_EXTENSIONS = "zba_zbb_zbc_zbs_zicntr_zicsr_zifencei"
+#: zicclsm: loads and stores at any address, which LLVM makes use of for vectors.
+_EXTENSIONS = "zba_zbb_zbc_zbs_zicclsm_zicntr_zicsr_zifencei"
 _STATISTIC = re.compile(rb"^(I|D|L2)\$ ([A-Z][A-Za-z ]+):\s+(\d+)\s*$", re.MULTILINE)
 _HISTOGRAM = re.compile(rb"^([0-9a-f]{1,16}) (\d+)\s*$", re.MULTILINE)
 #: Random replacement leaves 1/e of the old lines in each pass over the size of a cache.
@@ -128,6 +130,9 @@ class SpikeSimulator:
         image.write_bytes(bare.join(data, base, job.arguments))
         start = [capability.path, f"--isa={isa_string(job.machine)}", f"-m{bare.MEMORY_MIB}"]
         whole = stages.run([*start, str(image)])
+        if whole.exit_code != 0:
+            # Spike sends what the program writes to its error stream to standard output, too.
+            whole = replace(whole, stderr=whole.stdout[-4096:] + whole.stderr)
         if whole.ending is not Ending.EXITED or whole.exit_code not in (0, 3):
             return stages.outcome(whole, None, command)
         runs: dict[bare.Stop, tuple[int, Counter[str], Counter[int]]] = {}
