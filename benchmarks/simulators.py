@@ -159,7 +159,7 @@ def main() -> None:
         if name not in OTHERS and not (capability := get_simulator(name).probe()).available
     }
     with tempfile.TemporaryDirectory() as folder:
-        workloads, calls, repeats = (QUICK, 9, 1) if args.quick else (WORKLOADS, 9, 3)
+        workloads, calls, repeats = (QUICK, 33, 2) if args.quick else (WORKLOADS, 9, 3)
         rows = measure(workloads, calls, repeats, Path(folder))
     emit({"conditions": conditions(), "absent": absent, "summary": summary(rows), "rows": rows}, args.output)
 
