@@ -26,13 +26,13 @@ _BUILT_IN = {
     "qemu-system": "simtune.simulators.qemu_system:QemuSystemSimulator",
     "native": "simtune.simulators.native:NativeSimulator",
     "cachegrind": "simtune.simulators.valgrind:CachegrindSimulator",
+    "callgrind": "simtune.simulators.valgrind:CallgrindSimulator",
     "gem5": "simtune.simulators.gem5:Gem5Simulator",
     "gem5-timing": "simtune.simulators.gem5:Gem5TimingSimulator",
     "gem5-minor": "simtune.simulators.gem5:Gem5MinorSimulator",
     "gem5-o3": "simtune.simulators.gem5:Gem5O3Simulator",
     "spike": "simtune.simulators.spike:SpikeSimulator",
     "replay": "simtune.simulators.replay:ReplaySimulator",
-    "callgrind": "simtune.simulators.valgrind:CallgrindSimulator",
 }
 
 _log = logging.getLogger(__name__)

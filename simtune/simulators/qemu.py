@@ -7,7 +7,6 @@ import functools
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -21,6 +20,7 @@ from simtune.execution.supervise import Command, Completed, Ending, run
 from simtune.jobs import Outcome, SimJob, Status
 from simtune.machines.model import ISAS, Machine
 from simtune.simulators.base import Capability
+from simtune.simulators.locate import find_program
 from simtune.simulators.outcomes import classify, error_text, harness_output
 from simtune.simulators.qemu_report import Report, configuration, parse_report
 
@@ -83,7 +83,8 @@ class QemuSimulator:
     """QEMU user mode with simtune's plugin.
 
     Args:
-        path: folder of the `qemu-<isa>` programs; by default `SIMTUNE_QEMU_<ISA>`, then PATH.
+        path: folder of the `qemu-<isa>` programs; by default `SIMTUNE_QEMU_<ISA>`, the
+            configuration, then PATH.
         plugin: a compiled plugin; by default it is built for the QEMU that is found.
     """
 
@@ -198,8 +199,7 @@ class QemuSimulator:
         if self._path is not None:
             candidate = self._path / f"qemu-{isa}"
             return str(candidate) if os.access(candidate, os.X_OK) else ""
-        configured = os.environ.get(f"SIMTUNE_QEMU_{isa.upper()}")
-        return shutil.which(configured or f"qemu-{isa}") or ""
+        return find_program(f"qemu-{isa}", (f"qemu-{isa}",), _INSTALL).path
 
     def plugin_for(self, version: str) -> Path:
         """The compiled plugin that goes with a version of QEMU."""

@@ -9,7 +9,6 @@ counts of a region that makes no system calls are the same.
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from simtune.machines.model import Machine
 from simtune.simulators import bare, qemu
 from simtune.simulators.base import Capability
 from simtune.simulators.ending import reproducer
+from simtune.simulators.locate import find_program
 from simtune.simulators.qemu import QemuSimulator
 
 _INSTALL = "sudo apt-get install --no-install-recommends qemu-system-misc qemu-system-arm"
@@ -108,4 +108,4 @@ class QemuSystemSimulator(QemuSimulator):
         if self._path is not None:
             candidate = self._path / name
             return str(candidate) if os.access(candidate, os.X_OK) else ""
-        return shutil.which(os.environ.get(f"SIMTUNE_QEMU_SYSTEM_{isa.upper()}") or name) or ""
+        return find_program(name, (name,), _INSTALL).path
