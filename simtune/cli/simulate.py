@@ -285,6 +285,7 @@ def _as_dict(outcome: Outcome, machine: Machine, predicted: float | None) -> dic
         "predicted_s": predicted,
         "counters": dict(outcome.counters) if outcome.counters else None,
         "simulator": outcome.counters.simulator if outcome.counters else None,
+        "replacement": outcome.counters.replacement if outcome.counters else None,
         "schema_version": outcome.counters.schema_version if outcome.counters else None,
         "output": dict(outcome.output),
         "wall_s": outcome.wall_s,
@@ -311,7 +312,9 @@ def _print(outcome: Outcome, machine: Machine, predicted: float | None) -> None:
             click.echo(f"  again: {outcome.command}", err=True)
     if outcome.counters is None:
         return
-    table = Table(title=f"{machine.name}, {outcome.counters.simulator}", title_justify="left")
+    policy = outcome.counters.replacement
+    random = "" if policy == "lru" else f", {policy} replacement"
+    table = Table(title=f"{machine.name}, {outcome.counters.simulator}{random}", title_justify="left")
     table.add_column("counter")
     table.add_column("value", justify="right")
     table.add_column("unit")

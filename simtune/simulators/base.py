@@ -102,6 +102,8 @@ def get_simulator(name: str) -> Simulator:
             module, _, attribute = _BUILT_IN[name].partition(":")
             factory = getattr(importlib.import_module(module), attribute)
         simulator = factory()
+    except ConfigurationError:
+        raise  # it says itself what is wrong
     except Exception as error:
         raise ConfigurationError(
             f"simulator '{name}' cannot be loaded: {error}", "repair or remove the package that brings it"

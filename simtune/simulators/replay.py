@@ -105,7 +105,7 @@ class ReplaySimulator:
         try:
             self._load()
         except SimtuneError as error:
-            return Capability(False, path=self.path, reason=error.what, fix=error.hint or _EXAMPLE)
+            return Capability(False, path=self.path, reason=error.what, fix=_EXAMPLE)
         reason = fix = ""
         if not self._known:
             reason, fix = "the record store holds no simulations", f"simulate something first, or {_EXAMPLE}"

@@ -261,7 +261,7 @@ class SimulatorConformance:
 
     @pytest.mark.parametrize(
         "limits",
-        [Limits(wall_s=1.0), Limits(wall_s=30, cpu_s=1), Limits(wall_s=3, instructions=100_000)],
+        [Limits(wall_s=0.5), Limits(wall_s=30, cpu_s=1), Limits(wall_s=1.5, instructions=100_000)],
         ids=["wall", "cpu", "instructions"],
     )
     def test_an_endless_region_is_cut(
