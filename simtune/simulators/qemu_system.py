@@ -24,7 +24,7 @@ from simtune.simulators.locate import find_program
 from simtune.simulators.qemu import QemuSimulator
 
 _INSTALL = "sudo apt-get install --no-install-recommends qemu-system-misc qemu-system-arm"
-_BOARD = {"riscv64": ("virt", "-bios", "none"), "aarch64": ("virt",)}
+_BOARD = {"riscv64": ("-bios", "none"), "aarch64": ()}
 
 
 class QemuSystemSimulator(QemuSimulator):
@@ -84,7 +84,9 @@ class QemuSystemSimulator(QemuSimulator):
         image = scratch / "image.elf"
         image.write_bytes(bare.join(job.executable.read_bytes(), base, job.arguments))
         argv = [
-            *(program, "-machine", *_BOARD[isa]),
+            *(program, "-machine", "virt,memory-backend=ram", *_BOARD[isa]),
+            # Not reserved: what is never touched need not be there.
+            *("-object", f"memory-backend-ram,id=ram,size={bare.MEMORY_MIB}M,reserve=off"),
             *(qemu.cpu_option(job.machine) or ("-cpu", "max")),
             *("-m", str(bare.MEMORY_MIB), "-kernel", "image.elf", "-nodefaults", "-no-reboot"),
             *("-display", "none", "-serial", "none", "-monitor", "none"),

@@ -68,6 +68,7 @@ def build(job):
         mem_ranges=[objects.AddrRange(f"{job['memory_bytes']}B")],
         cache_line_size=job["caches"]["l1d"]["line"],
         exit_on_work_items=True,
+        mmap_using_noreserve=True,
     )
     system.clk_domain = objects.SrcClockDomain(
         clock=f"{job['clock_hz'] / 1e6:g}MHz", voltage_domain=objects.VoltageDomain()
