@@ -62,7 +62,13 @@ def test_simulators_that_do_not_serve(simulators: str, text: str, qemu: Any, tmp
     assert "Traceback" not in done.stderr
 
 
-BASE = {"instructions": 1000.0, "l1d.read_misses": 100.0, "l3.read_misses": 50.0, "loads": 300.0}
+BASE = {
+    "instructions": 1000.0,
+    "l1d.read_misses": 100.0,
+    "l3.read_misses": 50.0,
+    "loads": 300.0,
+    "branches": 90.0,
+}
 
 
 def reasons(name: str, machine: Any = U74, policy: str = "lru", **changed: float) -> dict[str, str]:
@@ -77,7 +83,10 @@ def test_differences_are_explained() -> None:
     assert "start-up" in reasons("gem5", l1d_read_misses=103)["l1d"]
     assert "edge" in reasons("gem5", instructions=1015)["instructions"]
     assert "no L2" in reasons("callgrind", X86, l3_read_misses=90)["l3"]
-    assert "no cause is known" in reasons("gem5", instructions=2000)["instructions"]
+    assert "no cause is known" in reasons("gem5", branches=20)["branches"]
+    other_code = reasons("gem5", instructions=2000, loads=500)
+    assert list(other_code) == ["instructions"]
+    assert "same code" in other_code["instructions"]
     assert explain({"qemu": Counters(BASE)}, U74) == {}
 
 

@@ -27,6 +27,11 @@ def explain(counted: Mapping[str, Counters], machine: Machine) -> dict[str, dict
 
 
 def _differences(first: Counters, other: Counters, name: str, machine: Machine) -> dict[str, str]:
+    mine, theirs = other.get("instructions"), first.get("instructions")
+    if mine is not None and theirs is not None and abs(mine - theirs) > max(_EDGE, _SMALL * theirs):
+        share = f"{100 * (mine / theirs - 1):+.2g} %" if theirs else "some where there were none"
+        text = f"{share}: one of the two is wrong, or does not run the same code; the rest follows from that"
+        return {"instructions": text}
     found: dict[str, str] = {}
     for counter in first:
         if counter not in other or first[counter] == other[counter]:
@@ -74,7 +79,4 @@ def _reason(
         return "edge: instructions that begin and end the region"
     if counter == "branch_mispredicts":
         return "predictor: each simulator has its own"
-    share = 100 * difference / size
-    if abs(difference) / size <= _SMALL:
-        return f"{share:+.2g} %, small; no cause is known"
-    return f"{share:+.2g} %: no cause is known; one of the two is wrong, or does not run the same code"
+    return f"{100 * difference / size:+.2g} %: no cause is known"
