@@ -92,6 +92,7 @@ def callgrind(program: Path, machine: Machine, folder: Path) -> Counter[str]:
     for calls in ("1", "2"):
         out = folder / "callgrind.out"
         command = ["valgrind", "--tool=callgrind", "--cache-sim=yes", f"--callgrind-out-file={out}"]
+        command += ["--collect-atstart=no"]  # the harness toggles it on for its region
         command += [f"--I1={geometry['l1i']}", f"--D1={geometry['l1d']}", f"--LL={last}"]
         subprocess.run([*command, str(program), "--number", calls], check=True, capture_output=True)
         lines = out.read_text().splitlines()

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Sets up all that simtune needs on Debian or Ubuntu: system packages, a virtual environment with
 # pinned wheels, and the native parts. Usage: scripts/setup.sh VENV [tests]
-# With "tests", also what only the tests use: valgrind, llvm-mca, and an sshd that they start themselves.
+# With "tests", also what only the tests use: valgrind, QEMU's system mode, llvm-mca, and an sshd that they
+# start themselves.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${1:-.venv}
@@ -24,7 +25,8 @@ case $(dpkg --print-architecture) in
     arm64) packages+=(gcc-x86-64-linux-gnu libc6-dev-amd64-cross) ;;
     *) packages+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross) ;;
 esac
-[ "${2:-}" = tests ] && packages+=(valgrind openssh-client openssh-server llvm)
+# QEMU's system mode is 70 MB to fetch, 300 MB on the disk, and takes ten seconds to install.
+[ "${2:-}" = tests ] && packages+=(valgrind openssh-client openssh-server llvm qemu-system-misc qemu-system-arm)
 "$python" -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
 
 missing=()

@@ -81,6 +81,7 @@ def _schema() -> dict[str, CounterSpec]:
         "branch_mispredicts": CounterSpec("events", "by the modelled predictor"),
         "blocks": CounterSpec("events", "basic blocks entered"),
         "code_bytes": CounterSpec("bytes", "of distinct code executed"),
+        "cycles": CounterSpec("cycles", "of a detailed timing model, such as gem5's Minor or O3"),
         "issue_cycles": CounterSpec("cycles", "static issue model, all accesses hitting L1"),
         "mca_cycles": CounterSpec("cycles", "llvm-mca's estimate of the hot blocks, all accesses hitting L1"),
         "pipeline_cycles": CounterSpec("cycles", "pipeline scoreboard, with real addresses and misses"),

@@ -86,6 +86,7 @@ def load_dataset(
     machines: Sequence[Machine],
     target: str | None = None,
     workloads: str = "*",
+    replacement: str | None = None,
 ) -> Dataset:
     """Reads every measured candidate that was simulated for one of `machines`.
 
@@ -98,9 +99,13 @@ def load_dataset(
         target: where the times were measured, such as ``host``; may be left out when the store has
             measurements of one target only.
         workloads: pattern of names, such as ``*conv*``: for models per kernel type.
+        replacement: take only counts of this replacement policy of the caches, such as ``lru``; ``any``
+            mixes them. May be left out when all were counted under the same: misses under LRU and
+            misses under (pseudo-)random replacement are different quantities of the same name.
 
     Raises:
-        ConfigurationError: nothing is left, or there are several targets to choose from.
+        ConfigurationError: nothing is left, or there are several targets or replacement policies to
+            choose from.
     """
     measured: dict[str, list[Measurement]] = {}
     targets: Counter[str] = Counter()
@@ -121,7 +126,7 @@ def load_dataset(
             if fnmatch.fnmatch(workload.name, workloads):
                 by_key.setdefault(workload_key(workload), []).append((workload, run))
         for key, runs in by_key.items():
-            group = _group(store, key, runs, machine, measured, skipped)
+            group = _group(store, key, runs, machine, measured, skipped, replacement)
             if len(group):
                 groups.append(group)
     if not groups:
@@ -130,6 +135,13 @@ def load_dataset(
         raise ConfigurationError(
             f"{store.path} has no measured candidates of {names}" + (f" ({reasons})" if reasons else ""),
             "collect some: simtune collect --help",
+        )
+    policies = {row.replacement for group in groups for row in group.counters}
+    if len(policies) > 1 and replacement is None:
+        raise ConfigurationError(
+            f"{store.path} has counts under several replacement policies of the caches: "
+            f"{', '.join(sorted(policies))}",
+            "choose one with --replacement, or mix them with --replacement any",
         )
     return Dataset(tuple(groups), next(iter(targets)), dict(skipped))
 
@@ -163,6 +175,7 @@ def _group(
     machine: Machine,
     measured: Mapping[str, list[Measurement]],
     skipped: Counter[str],
+    replacement: str | None = None,
 ) -> Group:
     rows: dict[str, tuple[bool, str, Counters, NDArray[np.float64]]] = {}  # by candidate
     owners: dict[str, str] = {}  # simulation to candidate: traces may differ and yet give the same code
@@ -176,7 +189,9 @@ def _group(
             elif owners.setdefault(simulation.key, trial.candidate) == trial.candidate:
                 label = _label(measured[simulation.key])
                 counters = simulation.outcome.counters
-                if not math.isfinite(label[0]):
+                if replacement not in (None, "any", counters.replacement):
+                    skipped["candidate counted under another replacement policy"] += 1
+                elif not math.isfinite(label[0]):
                     skipped["candidate whose time is no positive number"] += 1
                 elif not any(counters.get(n, 0) > 0 for n in ("instructions", "issue_cycles", PIPELINE)):
                     skipped["candidate without counters to predict from"] += 1

@@ -284,6 +284,7 @@ class Evaluator:
             replace(self.limits, instructions=limit),
             tuple(dict.fromkeys((*self.count, "blocks"))) if self.mca else self.count,
             folder,
+            content=conditions.content,
         )
         outcome = self.simulator.run(job, cancel)
         if self.mca:

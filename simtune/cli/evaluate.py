@@ -43,6 +43,7 @@ def command(
     records: Path,
     target: str | None,
     workloads: str,
+    replacement: str | None,
     machines: tuple[str, ...],
     split: str,
     models: tuple[str, ...],
@@ -76,7 +77,8 @@ def command(
     console = Console(stderr=True)
     with open_existing(records) as store:
         names = machines or tuple(dict.fromkeys(run.machine for run in store.runs()))
-        data = load_dataset(store, [load_machine(name) for name in names], target, workloads)
+        loaded = [load_machine(name) for name in names]
+        data = load_dataset(store, loaded, target, workloads, replacement)
     with console.status("") as status:
         result = evaluate(
             data,

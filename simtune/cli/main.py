@@ -17,6 +17,7 @@ VERBS = {
     "breakeven": "How many simulators at once do the work of one board.",
     "calibrate": "Fit a machine file to native measurements.",
     "collect": "Collect candidates with counters and native times, to train predictors.",
+    "compare": "One file in several simulators: counters side by side, differences explained.",
     "doctor": "What is installed, what works, and how to mend the rest.",
     "evaluate": "Judge predictors on workloads they were not trained on.",
     "explain": "Why a candidate is predicted slow or fast.",

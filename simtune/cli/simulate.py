@@ -109,18 +109,18 @@ def command(
     limits = Limits(
         wall_s=timeout, cpu_s=timeout, memory_bytes=int(memory * 2**20), instructions=max_instructions
     )
-    elf = Elf.read(file) if _starts_like_elf(file) else None
+    elf = Elf.read(file) if starts_like_elf(file) else None
     if elf is not None and elf.is_executable:
         _refuse_object_options(context, file)
-        outcome = _run_executable(file, elf, loaded, arguments, simulator, limits, models)
+        outcome = run_executable(file, elf, loaded, arguments, simulator, limits, models)
     else:
         if arguments:
             raise ConfigurationError(
                 f"{file} is no executable and takes no arguments ({' '.join(arguments)})",
                 "use --args for the tensors of an object",
             )
-        inputs = _Inputs(_signature(signature), expect, rtol, atol, seed, constant, warmup)
-        outcome = _run_object(file, loaded, inputs, simulator, limits, models)
+        inputs = Inputs(parse_signature(signature), expect, rtol, atol, seed, constant, warmup)
+        outcome = run_object(file, loaded, inputs, simulator, limits, models)
     predicted = _predict(outcome, loaded)
     if as_json:
         emit_json(_as_dict(outcome, loaded, predicted))
@@ -134,7 +134,7 @@ _FOR_OBJECTS = ("signature", "expect", "rtol", "atol", "seed", "constant", "warm
 
 
 @dataclass(frozen=True)
-class _Inputs:
+class Inputs:
     """What the kernel of an object is called with, and what it must answer."""
 
     signature: tuple[Tensor, ...]
@@ -161,11 +161,11 @@ def _refuse_object_options(context: click.Context, file: Path) -> None:
         )
 
 
-def _signature(text: str | None) -> tuple[Tensor, ...]:
+def parse_signature(text: str | None) -> tuple[Tensor, ...]:
     return tuple(Tensor.parse(item.strip()) for item in text.split(",")) if text is not None else ()
 
 
-def _starts_like_elf(file: Path) -> bool:
+def starts_like_elf(file: Path) -> bool:
     try:
         with file.open("rb") as stream:
             return stream.read(4) == b"\x7fELF"
@@ -173,7 +173,7 @@ def _starts_like_elf(file: Path) -> bool:
         raise InputFileError(f"cannot read {file}: {error.strerror}", "check the path") from None
 
 
-def _run_executable(
+def run_executable(
     file: Path,
     elf: Elf,
     machine: Machine,
@@ -205,10 +205,10 @@ def _run_executable(
     return mca.add(outcome, keep_blocks="blocks" in models) if mca else outcome
 
 
-def _run_object(
+def run_object(
     file: Path,
     machine: Machine,
-    inputs: _Inputs,
+    inputs: Inputs,
     simulator: str,
     limits: Limits,
     models: tuple[str, ...],
@@ -284,6 +284,7 @@ def _as_dict(outcome: Outcome, machine: Machine, predicted: float | None) -> dic
         "predicted_s": predicted,
         "counters": dict(outcome.counters) if outcome.counters else None,
         "simulator": outcome.counters.simulator if outcome.counters else None,
+        "replacement": outcome.counters.replacement if outcome.counters else None,
         "schema_version": outcome.counters.schema_version if outcome.counters else None,
         "output": dict(outcome.output),
         "wall_s": outcome.wall_s,
@@ -310,7 +311,9 @@ def _print(outcome: Outcome, machine: Machine, predicted: float | None) -> None:
             click.echo(f"  again: {outcome.command}", err=True)
     if outcome.counters is None:
         return
-    table = Table(title=f"{machine.name}, {outcome.counters.simulator}", title_justify="left")
+    policy = outcome.counters.replacement
+    random = "" if policy == "lru" else f", {policy} replacement"
+    table = Table(title=f"{machine.name}, {outcome.counters.simulator}{random}", title_justify="left")
     table.add_column("counter")
     table.add_column("value", justify="right")
     table.add_column("unit")

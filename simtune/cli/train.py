@@ -16,7 +16,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def dataset_options(function: F) -> F:
-    """Adds ``--records``, ``--target`` and ``--workloads``, which choose what is learned from."""
+    """Adds ``--records`` and the options that choose what of them is learned from."""
+    function = click.option(
+        "--replacement",
+        metavar="POLICY",
+        help="Only counts of caches that replace so: lru, pseudo-random (Spike), or any to mix them.",
+    )(function)
     function = click.option(
         "--workloads",
         default="*",
@@ -76,6 +81,7 @@ def command(
     records: Path,
     target: str | None,
     workloads: str,
+    replacement: str | None,
     machines: tuple[str, ...],
     model: str,
     normalise: str,
@@ -111,7 +117,7 @@ def command(
 
     loaded = [load_machine(name) for name in machines]
     with open_existing(records) as store:
-        data = load_dataset(store, loaded, target, workloads)
+        data = load_dataset(store, loaded, target, workloads, replacement)
     predictor = train(
         data.groups, model, target=data.target, seed=seed, normalise=normalise, optional=optional
     )

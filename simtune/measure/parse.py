@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Targets as users write them: ``host``, ``ssh:USER@HOST:PORT``, ``rpc:HOST:PORT/KEY``."""
+"""Targets as users write them: ``host``, ``ssh:HOST``, ``rpc:HOST:PORT/KEY``, ``sim:SIMULATOR/MACHINE``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 from simtune.errors import ConfigurationError
 from simtune.measure.base import Target
 
-FORMS = "host, ssh:[USER@]HOST[:PORT][/FOLDER], rpc:HOST:PORT, rpc:HOST:PORT/KEY"
+FORMS = "host, ssh:[USER@]HOST[:PORT][/FOLDER], rpc:HOST:PORT, rpc:HOST:PORT/KEY, sim:SIMULATOR/MACHINE"
 
 # A name, an IPv4 address, or an IPv6 address in brackets.
 _HOST = r"(?P<host>\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[A-Za-z0-9][A-Za-z0-9._-]*)"
@@ -25,7 +25,8 @@ def parse_target(text: str) -> Target:
     Args:
         text: ``host``; ``ssh:board``, ``ssh:root@10.0.0.7:2222``, ``ssh:board/mnt/ram`` (a folder of
             the board that executables may be put into); ``rpc:10.0.0.7:9090`` for TVM's RPC server,
-            ``rpc:10.0.0.1:9190/pi4`` for the boards that a TVM tracker knows under a key.
+            ``rpc:10.0.0.1:9190/pi4`` for the boards that a TVM tracker knows under a key;
+            ``sim:gem5-o3/sifive-u74`` for the cycles of a detailed simulator, when there is no board.
 
     Raises:
         ConfigurationError: it is none of these.
@@ -44,6 +45,13 @@ def parse_target(text: str) -> Target:
             host = found["host"].strip("[]")
             address = f"{found['user']}@{host}" if found["user"] else host
             return SshTarget(address, port, (found["folder"] or "/tmp").rstrip("/") or "/", name=text)
+        case ("sim", ":"):
+            from simtune.measure.simulated import SimulatedTarget
+
+            simulator, slash, machine = rest.partition("/")
+            if not (simulator and slash and machine):
+                raise ConfigurationError(f"'{text}' is no target", "write it like sim:gem5-o3/sifive-u74")
+            return SimulatedTarget(simulator, machine, name=text)
         case ("rpc", ":"):
             from simtune.measure.rpc import RpcTarget
 
@@ -51,7 +59,7 @@ def parse_target(text: str) -> Target:
             return RpcTarget(
                 found["host"].strip("[]"), _port(found["port"], text), found["key"] or "", name=text
             )
-    close = difflib.get_close_matches(kind, ("host", "ssh", "rpc"), n=1)
+    close = difflib.get_close_matches(kind, ("host", "ssh", "rpc", "sim"), n=1)
     hint = f"did you mean '{close[0]}'?" if close and close[0] != kind else f"write one of {FORMS}"
     raise ConfigurationError(f"'{text}' is no target", hint)
 

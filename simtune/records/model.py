@@ -135,6 +135,18 @@ class Conditions:
             self.schema_version,
         )
 
+    @property
+    def content(self) -> str:
+        """Names what is simulated, whatever simulates it: all of the above but the simulator."""
+        return content_hash(
+            "content",
+            self.object_sha256,
+            self.machine_digest,
+            self.arguments,
+            self.seed,
+            sorted(set(self.count)),
+        )
+
 
 def simulation_key(
     object_sha256: str,

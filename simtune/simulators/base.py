@@ -23,7 +23,16 @@ ENTRY_POINT_GROUP = "simtune.simulators"
 #: Adapters that come with simtune, also found when it runs from a checkout without metadata.
 _BUILT_IN = {
     "qemu": "simtune.simulators.qemu:QemuSimulator",
+    "qemu-system": "simtune.simulators.qemu_system:QemuSystemSimulator",
     "native": "simtune.simulators.native:NativeSimulator",
+    "cachegrind": "simtune.simulators.valgrind:CachegrindSimulator",
+    "callgrind": "simtune.simulators.valgrind:CallgrindSimulator",
+    "gem5": "simtune.simulators.gem5:Gem5Simulator",
+    "gem5-timing": "simtune.simulators.gem5:Gem5TimingSimulator",
+    "gem5-minor": "simtune.simulators.gem5:Gem5MinorSimulator",
+    "gem5-o3": "simtune.simulators.gem5:Gem5O3Simulator",
+    "spike": "simtune.simulators.spike:SpikeSimulator",
+    "replay": "simtune.simulators.replay:ReplaySimulator",
 }
 
 _log = logging.getLogger(__name__)
@@ -93,6 +102,8 @@ def get_simulator(name: str) -> Simulator:
             module, _, attribute = _BUILT_IN[name].partition(":")
             factory = getattr(importlib.import_module(module), attribute)
         simulator = factory()
+    except ConfigurationError:
+        raise  # it says itself what is wrong
     except Exception as error:
         raise ConfigurationError(
             f"simulator '{name}' cannot be loaded: {error}", "repair or remove the package that brings it"

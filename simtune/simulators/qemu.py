@@ -7,7 +7,6 @@ import functools
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -21,12 +20,18 @@ from simtune.execution.supervise import Command, Completed, Ending, run
 from simtune.jobs import Outcome, SimJob, Status
 from simtune.machines.model import ISAS, Machine
 from simtune.simulators.base import Capability
+from simtune.simulators.locate import find_program
 from simtune.simulators.outcomes import classify, error_text, harness_output
 from simtune.simulators.qemu_report import Report, configuration, parse_report
 
 _EXIT_LIMIT = 99
 _EXIT_NEEDS_L1I = 98
-_INSTALL = "sudo apt-get install qemu-user (Debian 12; newer Debian packages have no plugin support)"
+_INSTALL = (
+    "sudo apt-get install qemu-user (Debian 12; newer Debian packages have no plugin support: there,"
+    " --simulator qemu-system may do)"
+)
+
+_COUNTERS = frozenset(SCHEMA) - DERIVED - {"cycles"}  # that is for detailed timing models
 
 _CFLAGS = (
     *("-std=gnu11", "-O3", "-flto=auto", "-shared", "-fPIC", "-fvisibility=hidden", "-fno-plt"),
@@ -78,7 +83,8 @@ class QemuSimulator:
     """QEMU user mode with simtune's plugin.
 
     Args:
-        path: folder of the `qemu-<isa>` programs; by default `SIMTUNE_QEMU_<ISA>`, then PATH.
+        path: folder of the `qemu-<isa>` programs; by default `SIMTUNE_QEMU_<ISA>`, the
+            configuration, then PATH.
         plugin: a compiled plugin; by default it is built for the QEMU that is found.
     """
 
@@ -108,7 +114,7 @@ class QemuSimulator:
             version=version,
             path=program,
             isas=tuple(works),
-            counters=frozenset(SCHEMA) - DERIVED if works else frozenset(),
+            counters=_COUNTERS if works else frozenset(),
             reason=reason,
             fix=fix,
         )
@@ -193,8 +199,7 @@ class QemuSimulator:
         if self._path is not None:
             candidate = self._path / f"qemu-{isa}"
             return str(candidate) if os.access(candidate, os.X_OK) else ""
-        configured = os.environ.get(f"SIMTUNE_QEMU_{isa.upper()}")
-        return shutil.which(configured or f"qemu-{isa}") or ""
+        return find_program(f"qemu-{isa}", (f"qemu-{isa}",), _INSTALL).path
 
     def plugin_for(self, version: str) -> Path:
         """The compiled plugin that goes with a version of QEMU."""
