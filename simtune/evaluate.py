@@ -39,7 +39,7 @@ from simtune.predictors.base import ContextualPredictor, Predictor, Session
 from simtune.predictors.objective import Objective
 from simtune.records.model import Conditions, Simulation
 from simtune.records.store import RecordStore
-from simtune.simulators.base import Simulator
+from simtune.simulators.base import Simulator, models_to_count
 
 #: Key in the stored output of a simulation that the clock or its memory bound ended.
 _BOUNDS = "ended_by_bounds"
@@ -90,7 +90,7 @@ class Evaluator:
         executor: Executor | None = None,
         jobs: int | None = None,
         limits: Limits | None = None,
-        count: Sequence[str] = (),
+        count: Sequence[str] | None = None,
         seed: int = 0,
         warmup: int = 0,
         straggler_factor: float | None = 10.0,
@@ -100,6 +100,7 @@ class Evaluator:
             raise ConfigurationError(
                 f"straggler_factor is {straggler_factor}", "give a factor above 1, or None"
             )
+        count = models_to_count(simulator, count)
         capability = simulator.probe(machine)
         if not capability.available:
             raise ConfigurationError(

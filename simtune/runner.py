@@ -31,7 +31,7 @@ from simtune.predictors.analytical import AnalyticalPredictor
 from simtune.predictors.base import Predictor
 from simtune.predictors.objective import resolve_objective
 from simtune.records.store import RecordStore, default_store_path
-from simtune.simulators.base import Simulator, get_simulator
+from simtune.simulators.base import Simulator, get_simulator, models_to_count
 
 ms = tvm_setup.load()
 
@@ -201,7 +201,7 @@ class SimulatorRunner(ms.runner.PyRunner):  # type: ignore[misc, name-defined]
         executor: Executor | None = None,
         jobs: int | None = None,
         limits: Limits | None = None,
-        count: Sequence[str] = (),
+        count: Sequence[str] | None = None,
         seed: int = 0,
         warmup: int = 0,
         straggler_factor: float | None = 10.0,
@@ -220,11 +220,14 @@ class SimulatorRunner(ms.runner.PyRunner):  # type: ignore[misc, name-defined]
 
             predictor = load_predictor(predictor, self.machine)
         predictor = predictor or AnalyticalPredictor()
+        if isinstance(simulator, str):
+            simulator = get_simulator(simulator)
+        count = models_to_count(simulator, count)
         counted = {name.partition(":")[0] for name in count}  # a share may follow, as in pipeline:0.5
         count = (*count, *(name for name in getattr(predictor, "needs", ()) if name not in counted))
         self.evaluator = Evaluator(
             self.machine,
-            simulator if not isinstance(simulator, str) else get_simulator(simulator),
+            simulator,
             predictor,
             resolve_objective(objective, predictor),
             records,

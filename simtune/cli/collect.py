@@ -15,6 +15,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from simtune.cli.counting import count_option, models_from
 from simtune.cli.measuring import measuring_options, settings_from
 from simtune.cli.output import emit_json, json_option, seconds
 from simtune.cli.train import features_option
@@ -57,12 +58,7 @@ _PAUSE_S = 5.0
     help="Seed of the candidates and of the inputs.",
 )
 @click.option("--simulator", default="qemu", show_default=True, help="See 'simtune doctor'.")
-@click.option(
-    "--count",
-    multiple=True,
-    type=click.Choice(["branch", "prefetch", "blocks"]),
-    help="Models to switch on beside caches and issue; may be repeated.",
-)
+@count_option
 @click.option(
     "--passes",
     type=click.IntRange(1),
@@ -84,7 +80,7 @@ def command(
     records: Path | None,
     seed: int,
     simulator: str,
-    count: tuple[str, ...],
+    models: tuple[str, ...],
     passes: int,
     jobs: int | None,
     timeout: float,
@@ -132,7 +128,7 @@ def command(
             seed=seed,
             jobs=jobs,
             limits=Limits(wall_s=timeout, cpu_s=timeout),
-            count=(*count, *optional),
+            count=models_from(models, simulator, optional),
             passes=passes,
             observer=_observer(lambda text: None if as_json else click.echo(text, err=True)),
         )

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from simtune.cli.counting import count_option, models_from
 from simtune.cli.output import count, emit_json, json_option, seconds
 from simtune.counters import SCHEMA
 from simtune.errors import ConfigurationError, RecordError
@@ -213,7 +214,7 @@ def export(
     "--target", required=True, help="What the database's times were measured on, such as rpc:board."
 )
 @click.option("--simulator", default="qemu", show_default=True, help="See 'simtune doctor'.")
-@click.option("--count", "models", multiple=True, help="Simulator model to switch on; may be repeated.")
+@count_option
 @click.option(
     "--warmup", type=click.IntRange(0), default=0, show_default=True, help="Calls before the one that counts."
 )
@@ -250,7 +251,7 @@ def import_database(
             store,
             target=target,
             simulator=simulator,
-            count=models,
+            count=models_from(models, simulator),
             warmup=warmup,
             jobs=jobs,
             progress=lambda name: click.echo(name, err=True),

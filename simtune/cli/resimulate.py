@@ -10,10 +10,12 @@ from pathlib import Path
 import click
 from rich.markup import escape
 
+from simtune.cli.counting import count_option, models_from
 from simtune.cli.output import count as number
 from simtune.cli.output import emit_json, json_option
 from simtune.cli.records import _print, _table, records_option
 from simtune.cli.train import features_option
+from simtune.mca import MCA
 
 
 @click.command()
@@ -24,7 +26,7 @@ from simtune.cli.train import features_option
     "-o", "out", type=click.Path(path_type=Path, dir_okay=False), help="Store to write  [default: the same]"
 )
 @click.option("--simulator", default="qemu", show_default=True, help="See 'simtune doctor'.")
-@click.option("--count", multiple=True, help="Models to switch on, see 'simtune collect --help'.")
+@count_option
 @features_option
 @click.option("--jobs", "-j", type=click.IntRange(1), help="Builds and simulations at once.")
 @json_option
@@ -34,7 +36,7 @@ def command(
     machine: str | None,
     out: Path | None,
     simulator: str,
-    count: tuple[str, ...],
+    models: tuple[str, ...],
     optional: tuple[str, ...],
     jobs: int | None,
     as_json: bool,
@@ -56,8 +58,9 @@ def command(
     from simtune.simulators.qemu_report import configuration
 
     loaded = load_machine(machine or source)
+    models = models_from(models, simulator, optional)
     if simulator == "qemu":
-        configuration(loaded, count)  # refuses unknown models now
+        configuration(loaded, [name for name in models if name != MCA])  # refuses unknown models now
     with open_existing(records) as old, leave_soon_after_interrupt():
         from simtune.tuning.resimulated import resimulate
 
@@ -70,7 +73,7 @@ def command(
                 loaded,
                 target,
                 simulator=simulator,
-                count=(*count, *optional),
+                count=models,
                 jobs=jobs,
                 progress=say,
             )

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from simtune.build.elf import Elf
 from simtune.build.image import Tensor
+from simtune.cli.counting import count_option, models_from
 from simtune.cli.output import count as count_text
 from simtune.cli.output import emit_json, json_option, seconds
 from simtune.counters import SCHEMA
@@ -49,13 +50,7 @@ from simtune.machines.model import Machine
 @click.option(
     "--warmup", type=click.IntRange(0), default=0, show_default=True, help="Calls before the one that counts."
 )
-@click.option(
-    "--count",
-    "models",
-    multiple=True,
-    type=click.Choice(["branch", "prefetch", "blocks", "mca"]),
-    help="Models to switch on beside caches and issue; may be repeated.",
-)
+@count_option
 @click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
@@ -106,6 +101,7 @@ def command(
     from simtune.machines.load import load_machine
 
     loaded = load_machine(machine)
+    models = models_from(models, simulator)
     limits = Limits(
         wall_s=timeout, cpu_s=timeout, memory_bytes=int(memory * 2**20), instructions=max_instructions
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from simtune.cli.counting import count_option, models_from
 from simtune.cli.output import emit_json, json_option, seconds
 from simtune.cli.train import features_option
 from simtune.errors import SimtuneError
@@ -76,12 +77,7 @@ from simtune.machines.model import Machine
 @click.option(
     "--warmup", type=click.IntRange(0), default=0, show_default=True, help="Calls before the one that counts."
 )
-@click.option(
-    "--count",
-    multiple=True,
-    type=click.Choice(["branch", "prefetch", "blocks"]),
-    help="Models to switch on beside caches and issue; may be repeated.",
-)
+@count_option
 @click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
@@ -119,7 +115,7 @@ def command(
     search_threads: int,
     straggler: float,
     warmup: int,
-    count: tuple[str, ...],
+    models: tuple[str, ...],
     timeout: float,
     measure_top: str | None,
     target: str,
@@ -175,7 +171,7 @@ def command(
             search=Search(batch=batch, threads=search_threads),
             jobs=jobs,
             limits=Limits(wall_s=timeout, cpu_s=timeout),
-            count=(*count, *optional),
+            count=models_from(models, simulator, optional),
             warmup=warmup,
             straggler_factor=straggler or None,
             work_dir=work_dir,

@@ -20,6 +20,8 @@ from simtune.machines.model import Cache, Machine
 
 #: Instruction set -> machine whose core timings stand in for the host's.
 GENERIC = {"x86_64": "x86-64-v3", "aarch64": "cortex-a72", "riscv64": "sifive-u74"}
+#: AMD's CPU family and range of models -> machine, for cores that have a file of their own.
+_AMD = {(25, 16, 31): "amd-zen4", (25, 96, 127): "amd-zen4", (25, 160, 175): "amd-zen4", (26, 0, 255): "amd-zen5"}
 _ALIASES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
@@ -54,10 +56,14 @@ def detect_host(root: Path = Path("/"), isa: str = "") -> Host:
             f"machine 'host': this computer is {isa or 'unknown'}; allowed: {', '.join(GENERIC)}",
             "choose a machine of `simtune machines list`",
         )
-    generic = load_machine(GENERIC[isa])
     info = _cpuinfo(root)
+    core = _core(info)
+    generic = load_machine(core or GENERIC[isa])
     geometry, cache_note = _geometry(root)
     clock_hz, clock_note = _clock(root, info, isa)
+    if core and "hypervisor" in info.get("flags", "") and "cpuinfo" in clock_note:
+        # A virtual machine tells the base clock, which is far from what its cores run at.
+        clock_hz, clock_note = generic.clock_hz, f"clock: that of {core}, because this is a virtual machine"
     model = _model_name(root, info) or isa
     notes = [
         cache_note or f"caches: those of {generic.name}, because this system does not tell",
@@ -78,6 +84,17 @@ def detect_host(root: Path = Path("/"), isa: str = "") -> Host:
         caches=_caches(geometry, generic.caches),
     )
     return Host(machine, tuple(notes))
+
+
+def _core(info: Mapping[str, str]) -> str:
+    """The machine whose core this computer has, empty if no file describes it."""
+    if info.get("vendor_id") != "AuthenticAMD":
+        return ""
+    try:
+        family, model = int(info["cpu family"]), int(info["model"])
+    except (KeyError, ValueError):
+        return ""
+    return next((n for (f, low, high), n in _AMD.items() if f == family and low <= model <= high), "")
 
 
 def _caches(found: Mapping[str, _Geometry], generic: Mapping[str, Cache]) -> dict[str, Cache]:

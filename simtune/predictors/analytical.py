@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cycles from first principles: issue, cache misses, bandwidth, mispredictions. No training.
 
-The model, for a machine with levels l1d, l2, ..., memory::
+The simulator's scoreboard is the best model there is: when it was on, its `pipeline_cycles` are the
+prediction, and its own account of them the explanation. Without it, for a machine with levels l1d, l2, ..., memory::
 
     cycles = max(issue + stalls + mispredicts, busiest link)
 
@@ -37,7 +38,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from simtune.counters import INSTRUCTION_CLASSES, Counters
+from simtune.counters import INSTRUCTION_CLASSES, PIPELINE_CAUSES, Counters
 from simtune.errors import ConfigurationError
 from simtune.machines.model import Machine, Pipeline
 
@@ -79,9 +80,12 @@ class AnalyticalPredictor:
     def explain(self, counters: Counters, machine: Machine) -> dict[str, float]:
         """Cycles per part; they add up to the prediction.
 
-        Parts are "issue", "mispredicts", "l1i", one per link such as "l1d->l2" or "l2->memory"
+        With a scoreboard the parts are its causes, see `simtune.counters.PIPELINE_CAUSES`. Otherwise
+        they are "issue", "mispredicts", "l1i", one per link such as "l1d->l2" or "l2->memory"
         and, where a link is the bottleneck, "write-backs" for its share of that.
         """
+        if counters.get("pipeline_cycles", 0) > 0:
+            return _scoreboard_parts(counters)
         parts = {"issue": issue_cycles(counters, machine)}
         if "branch_mispredicts" in counters:
             parts["mispredicts"] = counters["branch_mispredicts"] * machine.pipeline.mispredict_penalty
@@ -92,6 +96,13 @@ class AnalyticalPredictor:
             parts[link.part] = link.stall
         _add_bottleneck(parts, links)
         return parts
+
+
+def _scoreboard_parts(counters: Counters) -> dict[str, float]:
+    causes = {name: counters.get(f"pipeline.{name}", 0.0) for name in PIPELINE_CAUSES}
+    rest = counters["pipeline_cycles"] - sum(causes.values())
+    causes["core"] += max(0.0, rest)  # rounding, or a simulator that gives no causes
+    return {name: cycles for name, cycles in causes.items() if cycles > 0 or name == "core"}
 
 
 def issue_cycles(counters: Counters, machine: Machine) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import logging
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, runtime_checkable
@@ -79,6 +80,11 @@ class Simulator(Protocol):
             job: what to run.
             cancel: once set, the job is killed.
         """
+
+
+def models_to_count(simulator: Simulator, count: Sequence[str] | None) -> tuple[str, ...]:
+    """Optional models of a simulator that a run switches on: `count`, or the simulator's default ones."""
+    return tuple(getattr(simulator, "default_models", ()) if count is None else count)
 
 
 def simulator_names() -> tuple[str, ...]:

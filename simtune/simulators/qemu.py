@@ -89,6 +89,7 @@ class QemuSimulator:
     """
 
     name = "qemu"
+    default_models = ("branch", "pipeline")
 
     def __init__(self, path: Path | None = None, plugin: Path | None = None) -> None:
         self._path = path

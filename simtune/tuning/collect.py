@@ -28,7 +28,7 @@ from simtune.records.model import Run, RunState, Trial, config_digest
 from simtune.records.model import Workload as WorkloadRow
 from simtune.records.store import RecordStore, default_store_path
 from simtune.runner import SimulatorRunner
-from simtune.simulators.base import Simulator
+from simtune.simulators.base import Simulator, get_simulator, models_to_count
 from simtune.tuning.distinct import DistinctTrials
 from simtune.tuning.groups import expand
 from simtune.tuning.natively import STAGE, NativeTimes
@@ -109,7 +109,7 @@ def collect(
     seed: int = 0,
     jobs: int | None = None,
     limits: Limits | None = None,
-    count: tuple[str, ...] = (),
+    count: tuple[str, ...] | None = None,
     warmup: int = 0,
     passes: int = 1,
     builder: Any = None,
@@ -154,7 +154,9 @@ def collect(
         "seed": seed,
         "jobs": jobs,
         "limits": limits,
-        "count": count,
+        "count": models_to_count(
+            get_simulator(simulator) if isinstance(simulator, str) else simulator, count
+        ),
         "warmup": warmup,
     }
     try:

@@ -21,6 +21,7 @@ from simtune.records.model import Measurement, Run, RunState, Trial, config_dige
 from simtune.records.model import Workload as WorkloadRow
 from simtune.records.store import RecordStore
 from simtune.runner import SimulatorRunner
+from simtune.simulators.base import get_simulator, models_to_count
 from simtune.tuning.recorder import make_trial, trace_json
 
 ms = tvm_setup.load()
@@ -54,7 +55,7 @@ def import_tvm(
     target: str,
     names: Mapping[int, str] | None = None,
     simulator: str = "qemu",
-    count: tuple[str, ...] = (),
+    count: tuple[str, ...] | None = None,
     warmup: int = 0,
     seed: int = 0,
     jobs: int | None = None,
@@ -76,6 +77,7 @@ def import_tvm(
         InputFileError: the files are missing or hold something else.
     """
     path = Path(folder)
+    count = models_to_count(get_simulator(simulator), count)
     workloads, records = _lines(path / WORKLOADS), _lines(path / RECORDS)
     by_workload: dict[int, list[Any]] = {}
     for line, record in enumerate(records):

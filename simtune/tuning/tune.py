@@ -18,7 +18,7 @@ from simtune.measure.top import top_count
 from simtune.predictors.base import Predictor
 from simtune.predictors.storage import load_predictor
 from simtune.records.store import RecordStore, default_store_path
-from simtune.simulators.base import Simulator
+from simtune.simulators.base import Simulator, get_simulator, models_to_count
 from simtune.tuning.model import Observer, Search, TuneResult
 from simtune.tuning.session import Session
 from simtune.tuning.workloads import Workload
@@ -40,7 +40,7 @@ def tune(
     jobs: int | None = None,
     executor: Executor | None = None,
     limits: Limits | None = None,
-    count: tuple[str, ...] = (),
+    count: tuple[str, ...] | None = None,
     warmup: int = 0,
     straggler_factor: float | None = 10.0,
     cost_model: Any = None,
@@ -110,7 +110,9 @@ def tune(
                 jobs=jobs,
                 executor=executor,
                 limits=limits,
-                count=count,
+                count=models_to_count(
+                    get_simulator(simulator) if isinstance(simulator, str) else simulator, count
+                ),
                 warmup=warmup,
                 straggler_factor=straggler_factor,
             ),

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`--count` of every verb that simulates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_HELP = (
+    "Model to switch on besides the simulator's default ones (qemu: branch, pipeline): branch, prefetch, "
+    "blocks, pipeline:SHARE for the share of instructions that the scoreboard replays; 'none' switches the "
+    "default ones off. May be repeated."
+)
+
+
+def count_option(function: F) -> F:
+    """Adds ``--count``; `models_from` reads it."""
+    return click.option("--count", "models", multiple=True, metavar="MODEL", help=_HELP)(function)
+
+
+def models_from(count: Sequence[str], simulator: str, optional: Sequence[str] = ()) -> tuple[str, ...]:
+    """The models to count with.
+
+    Args:
+        count: as the user gave them.
+        optional: further ones that other options ask for.
+    """
+    from simtune.simulators.base import get_simulator, models_to_count
+
+    given = [name for name in count if name != "none"]
+    renamed = {name.partition(":")[0] for name in given}
+    default = () if "none" in count else models_to_count(get_simulator(simulator), None)
+    return (*(name for name in default if name not in renamed), *given, *optional)
