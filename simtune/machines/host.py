@@ -21,7 +21,12 @@ from simtune.machines.model import Cache, Machine
 #: Instruction set -> machine whose core timings stand in for the host's.
 GENERIC = {"x86_64": "x86-64-v3", "aarch64": "cortex-a72", "riscv64": "sifive-u74"}
 #: AMD's CPU family and range of models -> machine, for cores that have a file of their own.
-_AMD = {(25, 16, 31): "amd-zen4", (25, 96, 127): "amd-zen4", (25, 160, 175): "amd-zen4", (26, 0, 255): "amd-zen5"}
+_AMD = {
+    (25, 16, 31): "amd-zen4",
+    (25, 96, 127): "amd-zen4",
+    (25, 160, 175): "amd-zen4",
+    (26, 0, 255): "amd-zen5",
+}
 _ALIASES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 

@@ -2,7 +2,8 @@
 """Cycles from first principles: issue, cache misses, bandwidth, mispredictions. No training.
 
 The simulator's scoreboard is the best model there is: when it was on, its `pipeline_cycles` are the
-prediction, and its own account of them the explanation. Without it, for a machine with levels l1d, l2, ..., memory::
+prediction, and its own account of them the explanation. Without it, for a machine with levels l1d,
+l2, ..., memory::
 
     cycles = max(issue + stalls + mispredicts, busiest link)
 

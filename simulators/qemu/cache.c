@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "model.h"
+#include "cache.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-bool cache_log_misses;
-static unsigned server; /* level that had the line of the last fetch */
+cache_miss_fn *cache_on_miss;
+static const struct cache *server; /* of the last fetch */
 
 bool cache_init(struct cache *c, unsigned sets, unsigned ways, unsigned line, struct cache *next)
 {
@@ -164,7 +164,7 @@ static void evict(struct cache *c, uint64_t victim)
 
 static void fetch(struct cache *c, uint64_t line, uint64_t victim)
 {
-    server = c->next ? c->next->level : MEMORY;
+    server = c->next;
     if (!c->next)
         c->fetched++;
     else
@@ -218,8 +218,8 @@ __attribute__((noinline)) void cache_slow(struct cache *c, uint64_t line, bool s
     else
         c->read_misses++;
     fetch(c, line, victim);
-    if (cache_log_misses)
-        scoreboard_miss(c->level == L1I, line, server);
+    if (cache_on_miss)
+        cache_on_miss(c, line, server);
 }
 
 bool cache_prefetch(struct cache *c, uint64_t line)

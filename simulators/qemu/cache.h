@@ -21,7 +21,6 @@ struct cache {
     uint8_t vector;     /* how many ways of a set are searched at a time, 0 = one */
     bool enabled;       /* while false, every access misses the fast path and changes nothing */
     struct cache *next; /* towards memory, or NULL */
-    unsigned level;     /* as its user numbers it; memory follows the last */
     uint64_t *asleep;   /* the tags while the cache is disabled */
     uint64_t changes;   /* so far, of the order of lines in any set, or of `enabled` */
     uint64_t reads, writes; /* of levels behind the first: accesses from the level above */
@@ -29,9 +28,9 @@ struct cache {
     uint64_t fetched;   /* lines from memory, if this is the last level; never forgotten */
 };
 
-/* While set, misses of the first caches go to the scoreboard with the level that had the line. */
-extern bool cache_log_misses;
-void scoreboard_miss(bool code, uint64_t line, unsigned level);
+/* While set, it is told of every miss of an access, and which level had the line; NULL is memory. */
+typedef void cache_miss_fn(const struct cache *, uint64_t line, const struct cache *server);
+extern cache_miss_fn *cache_on_miss;
 
 /* False when the geometry is impossible or memory is short. */
 bool cache_init(struct cache *, unsigned sets, unsigned ways, unsigned line, struct cache *next);

@@ -172,8 +172,6 @@ bool config_read(const char *path)
                 below = &levels[n];
             }
         levels[L1I].next = levels[L1D].next = below;
-        for (unsigned n = 0; n < N_LEVELS; n++)
-            levels[n].level = n;
         return true;
     }
     int n = snprintf(message, sizeof message, "simtune plugin: bad configuration %.200s: %.200s\n", path,

@@ -88,12 +88,10 @@ static unsigned resident_level(void)
     return MEMORY;
 }
 
-/* Called by the cache model; `level` is the one that had the line. */
-void scoreboard_miss(bool code, uint64_t line, unsigned level)
+void lsu_note_miss(const struct cache *cache, uint64_t line, const struct cache *server)
 {
-    if (level == MEMORY)
-        level = resident_level();
-    if (code)
+    unsigned level = server ? (unsigned)(server - levels) : resident_level();
+    if (cache == &levels[L1I])
         code_stall += config.level_latency[level];
     else if (n_logged < LOGGED)
         logged[n_logged].line = line, logged[n_logged++].level = level;

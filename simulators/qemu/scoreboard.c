@@ -140,6 +140,12 @@ void scoreboard_translate(struct block *block, const struct insn *list, unsigned
 
 /* ---- sampling ---- */
 
+static void set_detailed(bool on)
+{
+    detailed = on;
+    cache_on_miss = on ? lsu_note_miss : NULL;
+}
+
 static void measure_from_here(void)
 {
     mark.cycles = core_time();
@@ -166,13 +172,13 @@ static void next_phase(void)
         phase = SKIPPING;
         left += config.period - config.window;
         if (config.period > config.window) {
-            detailed = cache_log_misses = false;
+            set_detailed(false);
             return;
         }
     }
     if (phase == SKIPPING) {
         phase = WARMING;
-        detailed = cache_log_misses = true;
+        set_detailed(true);
         left += warm;
         if (warm)
             return;
@@ -186,7 +192,8 @@ void scoreboard_begin(void)
 {
     previous = NULL;
     lsu_block_done();
-    first_part = detailed = cache_log_misses = true;
+    first_part = true;
+    set_detailed(true);
     phase = MEASURING;
     left = config.full;
     measure_from_here();
@@ -214,7 +221,7 @@ void scoreboard_end(void)
     previous = NULL;
     if (phase == MEASURING)
         take_measurement();
-    detailed = cache_log_misses = false;
+    set_detailed(false);
     phase = SKIPPING;
 }
 

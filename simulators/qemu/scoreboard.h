@@ -59,6 +59,7 @@ extern enum cause lsu_cause; /* why the last load took longer than a hit; CAUSE_
 /* A store with address and data ready, retired at `retired`: when its queue entry is free again. */
 uint64_t lsu_store(struct step *, uint64_t address_ready, uint64_t data_ready, uint64_t retired);
 uint64_t lsu_fetch_stall(void); /* cycles that missing code costs, since the last call */
+cache_miss_fn lsu_note_miss; /* of the block that is being executed */
 void lsu_block_done(void); /* forgets the misses of the replayed block */
 
 /* core.c, for lsu.c: another cycle of one of these ports, from `from` on. */
