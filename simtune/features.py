@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simtune.counters import CACHE_LEVELS, INSTRUCTION_CLASSES, Counters
+from simtune.counters import CACHE_LEVELS, INSTRUCTION_CLASSES, PIPELINE_CAUSES, Counters
 from simtune.errors import ConfigurationError
 from simtune.machines.model import Machine
 from simtune.predictors.analytical import AnalyticalPredictor
@@ -27,7 +27,7 @@ from simtune.predictors.analytical import AnalyticalPredictor
 Array = NDArray[np.float64]
 
 #: Raise it whenever the meaning or order of a feature changes: predictor files depend on it.
-FEATURES_VERSION = 2
+FEATURES_VERSION = 3
 
 #: Counter of the pipeline scoreboard in the simulator, when it was on.
 PIPELINE = "pipeline_cycles"
@@ -142,7 +142,7 @@ class _Columns:
         absent = np.full(len(counters), np.nan)
         unwanted = [counter for name, counter in OPTIONAL.items() if name not in optional]
         self._known: dict[str, Array] = dict.fromkeys(unwanted, absent)
-        predictor = AnalyticalPredictor()
+        predictor = AnalyticalPredictor(scoreboard=False)
         self._parts = [predictor.explain(row, machine) for row in counters]
         pipeline = self.get(PIPELINE)
         self.counted = np.isfinite(pipeline) & (pipeline > 0) & use_pipeline
@@ -230,6 +230,8 @@ def _functions() -> dict[str, Function]:
     }
     for name in ("instructions", "loads", "stores", "branches", "code_bytes", "blocks"):
         table[name] = _count(name)
+    for cause in PIPELINE_CAUSES:
+        table[f"pipeline.{cause}"] = _of_cycles(f"pipeline.{cause}")
     for part in _PARTS:
         table[f"cycles.{part}"] = _part(part)
     for resource in _RESOURCES:
@@ -255,6 +257,10 @@ def _rate(name: str, floor: float = _RATE_FLOOR) -> Function:
 
 def _ratio(above: str, below: str) -> Function:
     return lambda c: c.get(above) / (c.get(below) + _COUNT_FLOOR) + _SHARE_FLOOR
+
+
+def _of_cycles(name: str) -> Function:
+    return lambda c: c.get(name) / c.cycles + _SHARE_FLOOR
 
 
 def _part(name: str) -> Function:

@@ -39,6 +39,7 @@ CacheStruct._fields_ = [
     ("read_misses", ctypes.c_uint64),
     ("write_misses", ctypes.c_uint64),
     ("writebacks", ctypes.c_uint64),
+    ("fetched", ctypes.c_uint64),
 ]
 
 

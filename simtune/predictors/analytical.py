@@ -66,9 +66,16 @@ class _Link:
 
 
 class AnalyticalPredictor:
-    """The model above. Counters that are absent leave their part out; nothing is assumed zero."""
+    """The model above. Counters that are absent leave their part out; nothing is assumed zero.
+
+    Args:
+        scoreboard: False leaves the scoreboard's cycles aside, as if it had not been on.
+    """
 
     name = "analytical"
+
+    def __init__(self, scoreboard: bool = True) -> None:
+        self._scoreboard = scoreboard
 
     def predict(self, counters: Counters, machine: Machine) -> float:
         """Seconds.
@@ -85,7 +92,7 @@ class AnalyticalPredictor:
         they are "issue", "mispredicts", "l1i", one per link such as "l1d->l2" or "l2->memory"
         and, where a link is the bottleneck, "write-backs" for its share of that.
         """
-        if counters.get("pipeline_cycles", 0) > 0:
+        if self._scoreboard and counters.get("pipeline_cycles", 0) > 0:
             return _scoreboard_parts(counters)
         parts = {"issue": issue_cycles(counters, machine)}
         if "branch_mispredicts" in counters:

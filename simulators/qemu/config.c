@@ -150,6 +150,31 @@ static bool read_setting(const char *key, const char *values)
     return true;
 }
 
+/*
+ * Numbers the ports so that those which fewer classes can use come first: an instruction that has a
+ * choice leaves the others to those that have none.
+ */
+static void rename_ports(void)
+{
+    unsigned demand[MAX_PORTS] = {0}, order[MAX_PORTS];
+    for (unsigned c = 0; c < N_CLASSES; c++)
+        for (unsigned p = 0; p < MAX_PORTS; p++)
+            if (config.classes[c].ports >> p & 1)
+                demand[p] += 840 / (unsigned)__builtin_popcount(config.classes[c].ports);
+    for (unsigned p = 0; p < MAX_PORTS; p++) {
+        unsigned at = p;
+        for (; at > 0 && demand[order[at - 1]] > demand[p]; at--)
+            order[at] = order[at - 1];
+        order[at] = p;
+    }
+    for (unsigned c = 0; c < N_CLASSES; c++) {
+        uint32_t ports = 0;
+        for (unsigned n = 0; n < MAX_PORTS; n++)
+            ports |= (config.classes[c].ports >> order[n] & 1) << n;
+        config.classes[c].ports = ports;
+    }
+}
+
 bool config_read(const char *path)
 {
     char line[256], message[512];
@@ -172,6 +197,7 @@ bool config_read(const char *path)
                 below = &levels[n];
             }
         levels[L1I].next = levels[L1D].next = below;
+        rename_ports();
         return true;
     }
     int n = snprintf(message, sizeof message, "simtune plugin: bad configuration %.200s: %.200s\n", path,

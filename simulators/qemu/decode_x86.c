@@ -443,13 +443,16 @@ static void map0(struct x86 *s)
         rm_write(s, size, 0);
         writes(i, size == 1 ? byte_reg(s, s->reg) : s->reg);
         return;
-    case 0x88: case 0x89: parse_modrm(s); move(s, size, true); return;
-    case 0x8a: case 0x8b: parse_modrm(s); move(s, size, false); return;
+    case 0x88: case 0x89: case 0x8a: case 0x8b:
+        parse_modrm(s);
+        move(s, size, op < 0x8a);
+        i->flags |= size >= 4 && !memory(s) ? INSN_MOVE : 0; /* narrower ones merge */
+        return;
     case 0x8d:
         parse_modrm(s);
         i->cls = INT_ALU;
         address_reads(s);
-        i->flags &= (uint8_t)~INSN_DYNAMIC;
+        i->flags &= (uint16_t)~INSN_DYNAMIC;
         writes(i, s->reg);
         if (s->wide && !s->address32)
             defines(i, s->reg, s->address);
@@ -773,7 +776,7 @@ static void map1(struct x86 *s)
         return;
     case 0x0d: case 0x18: case 0x19: case 0x1a: case 0x1b: case 0x1c: case 0x1d: case 0x1e: case 0x1f:
         i->cls = OTHER;
-        i->flags &= (uint8_t)~INSN_DYNAMIC;
+        i->flags &= (uint16_t)~INSN_DYNAMIC;
         return;
     case 0xa3: case 0xab: case 0xb3: case 0xbb: /* bit tests: memory form reaches anywhere */
         if (memory(s))

@@ -13,14 +13,14 @@
  */
 #include "scoreboard.h"
 
-enum { LOGGED = 64, IN_FLIGHT = 1024, FORWARDING = 1024, MAX_MISSES = 64, REMEMBERED = 64 };
+enum { LOGGED = 1024, LOOK_AHEAD = 32, IN_FLIGHT = 1024, FORWARDING = 1024, MAX_MISSES = 64, REMEMBERED = 64 };
 enum { MAX_STREAMS = 64, HISTORY = 64, TLB_WAYS = 8, L2_TLB_WAYS = 8, PAGE_BITS = 12 };
 
 static struct {
     uint64_t line;
     unsigned level;
 } logged[LOGGED];
-static unsigned n_logged;
+static unsigned n_logged, n_served; /* those at the front that were waited for */
 static uint64_t code_stall;
 enum cause lsu_cause;
 
@@ -106,7 +106,7 @@ uint64_t lsu_fetch_stall(void)
 
 void lsu_block_done(void)
 {
-    n_logged = 0;
+    n_logged = n_served = 0;
 }
 
 /* ---- address translation ---- */
@@ -221,10 +221,10 @@ static uint64_t fetch(uint64_t line, unsigned level, uint64_t now)
 /* When a line that is accessed at `now` is in L1D: at once, unless it is missing or on its way. */
 static uint64_t line_there(uint64_t line, uint64_t now)
 {
-    for (unsigned n = 0; n < n_logged; n++)
-        if (logged[n].line == line) {
+    for (unsigned n = n_served; n < n_logged && n < n_served + LOOK_AHEAD; n++)
+        if (logged[n].line == line) { /* nearly always the first, since both are in program order */
             unsigned level = logged[n].level;
-            logged[n] = logged[--n_logged];
+            logged[n] = logged[n_served++];
             return fetch(line, level, now);
         }
     if (in_flight[line % IN_FLIGHT].line != line || in_flight[line % IN_FLIGHT].ready <= now)

@@ -19,6 +19,8 @@ static void run_in_order(struct window *w)
         uint64_t address = w->slots[op->slot].address + (uint64_t)op->offset;
         unsigned more = cache_range(&levels[L1D], address, op->size, op->store) - 1;
         crossings += more;
+        if (!counting)
+            continue;
         if (op->store)
             totals.line_writes += more;
         else
@@ -94,7 +96,7 @@ static inline __attribute__((always_inline)) void run(struct window *w, unsigned
 
 static void run_unplanned(struct window *w, struct plan **place)
 {
-    if (!counting)
+    if (!levels[L1D].enabled)
         return;
     if (*place == &unknown_plan)
         *place = plan_build(w);
@@ -181,9 +183,11 @@ void on_run_split(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address, v
 /* A single access, whose size is below. */
 static __attribute__((noinline)) void crossing(uint64_t address, unsigned size, bool store)
 {
-    if (!counting)
+    if (!levels[L1D].enabled)
         return;
     unsigned more = cache_range(&levels[L1D], address, size, store) - 1;
+    if (!counting)
+        return;
     if (store)
         totals.line_writes += more;
     else
@@ -217,6 +221,8 @@ static void dynamic_access(uint64_t pc, uint64_t address, unsigned size, bool st
     if (!config.has_level[L1D])
         return;
     unsigned lines = cache_range(&levels[L1D], address, size, store);
+    if (!counting)
+        return;
     if (store)
         totals.line_writes += lines;
     else
@@ -232,9 +238,9 @@ void on_dynamic(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address, voi
     bool store = mem_is_store(info);
     (void)vcpu;
     site->first = address;
-    if (!counting)
+    if (!counting && !levels[L1D].enabled)
         return;
-    if (site->flags & (INSN_REPEATED | INSN_UNKNOWN)) {
+    if (counting && (site->flags & (INSN_REPEATED | INSN_UNKNOWN))) {
         *(store ? &totals.stores : &totals.loads) += 1;
         *(store ? &totals.store_bytes : &totals.load_bytes) += size;
     }
@@ -250,9 +256,10 @@ void on_element(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address, voi
     unsigned size = mem_size(info), bits = levels[L1D].line_bits;
     bool store = mem_is_store(info);
     (void)vcpu;
-    if (!counting)
+    if (!counting && !levels[L1D].enabled)
         return;
-    *(store ? &totals.store_bytes : &totals.load_bytes) += size;
+    if (counting)
+        *(store ? &totals.store_bytes : &totals.load_bytes) += size;
     uint64_t now = counter_page_values(sequence)[0], last = (address + size - 1) >> bits;
     if (started && now == seen && address >> bits == line && last == line)
         return;
