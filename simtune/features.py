@@ -19,15 +19,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simtune.counters import CACHE_LEVELS, INSTRUCTION_CLASSES, Counters
+from simtune.counters import CACHE_LEVELS, INSTRUCTION_CLASSES, PIPELINE_CAUSES, Counters
 from simtune.errors import ConfigurationError
 from simtune.machines.model import Machine
-from simtune.predictors.analytical import AnalyticalPredictor
+from simtune.predictors.analytical import static_parts
 
 Array = NDArray[np.float64]
 
 #: Raise it whenever the meaning or order of a feature changes: predictor files depend on it.
-FEATURES_VERSION = 2
+FEATURES_VERSION = 3
 
 #: Counter of the pipeline scoreboard in the simulator, when it was on.
 PIPELINE = "pipeline_cycles"
@@ -142,8 +142,7 @@ class _Columns:
         absent = np.full(len(counters), np.nan)
         unwanted = [counter for name, counter in OPTIONAL.items() if name not in optional]
         self._known: dict[str, Array] = dict.fromkeys(unwanted, absent)
-        predictor = AnalyticalPredictor()
-        self._parts = [predictor.explain(row, machine) for row in counters]
+        self._parts = [static_parts(row, machine) for row in counters]
         pipeline = self.get(PIPELINE)
         self.counted = np.isfinite(pipeline) & (pipeline > 0) & use_pipeline
         self.analytical = np.array([sum(parts.values()) for parts in self._parts])
@@ -232,6 +231,8 @@ def _functions() -> dict[str, Function]:
         table[name] = _count(name)
     for part in _PARTS:
         table[f"cycles.{part}"] = _part(part)
+    for cause in PIPELINE_CAUSES:
+        table[f"pipeline.{cause}"] = _cause(cause)
     for resource in _RESOURCES:
         table[f"cycles.{resource}"] = _resource(resource)
     for kind in INSTRUCTION_CLASSES:
@@ -259,6 +260,10 @@ def _ratio(above: str, below: str) -> Function:
 
 def _part(name: str) -> Function:
     return lambda c: c.part(name) / c.cycles + _SHARE_FLOOR
+
+
+def _cause(name: str) -> Function:
+    return lambda c: np.where(c.counted, c.get(f"pipeline.{name}") / c.cycles + _SHARE_FLOOR, np.nan)
 
 
 def _resource(name: str) -> Function:

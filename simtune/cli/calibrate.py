@@ -154,7 +154,7 @@ def _models(store: Any, data: Any) -> tuple[str, ...]:
     run, _, index = data.groups[0].trials[0].partition(":")
     trial = store.trial(run, int(index))
     simulation = store.simulation(trial.simulation)
-    return tuple(name for name in simulation.conditions.count if name not in ("blocks", "mca"))
+    return tuple(n for n in simulation.conditions.count if n != "blocks" and not n.startswith("mca"))
 
 
 class _Lines:
