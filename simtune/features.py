@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from simtune.counters import CACHE_LEVELS, INSTRUCTION_CLASSES, PIPELINE_CAUSES, Counters
 from simtune.errors import ConfigurationError
 from simtune.machines.model import Machine
-from simtune.predictors.analytical import AnalyticalPredictor
+from simtune.predictors.analytical import static_parts
 
 Array = NDArray[np.float64]
 
@@ -142,8 +142,7 @@ class _Columns:
         absent = np.full(len(counters), np.nan)
         unwanted = [counter for name, counter in OPTIONAL.items() if name not in optional]
         self._known: dict[str, Array] = dict.fromkeys(unwanted, absent)
-        predictor = AnalyticalPredictor(scoreboard=False)
-        self._parts = [predictor.explain(row, machine) for row in counters]
+        self._parts = [static_parts(row, machine) for row in counters]
         pipeline = self.get(PIPELINE)
         self.counted = np.isfinite(pipeline) & (pipeline > 0) & use_pipeline
         self.analytical = np.array([sum(parts.values()) for parts in self._parts])
@@ -230,10 +229,10 @@ def _functions() -> dict[str, Function]:
     }
     for name in ("instructions", "loads", "stores", "branches", "code_bytes", "blocks"):
         table[name] = _count(name)
-    for cause in PIPELINE_CAUSES:
-        table[f"pipeline.{cause}"] = _of_cycles(f"pipeline.{cause}")
     for part in _PARTS:
         table[f"cycles.{part}"] = _part(part)
+    for cause in PIPELINE_CAUSES:
+        table[f"pipeline.{cause}"] = _cause(cause)
     for resource in _RESOURCES:
         table[f"cycles.{resource}"] = _resource(resource)
     for kind in INSTRUCTION_CLASSES:
@@ -259,12 +258,12 @@ def _ratio(above: str, below: str) -> Function:
     return lambda c: c.get(above) / (c.get(below) + _COUNT_FLOOR) + _SHARE_FLOOR
 
 
-def _of_cycles(name: str) -> Function:
-    return lambda c: c.get(name) / c.cycles + _SHARE_FLOOR
-
-
 def _part(name: str) -> Function:
     return lambda c: c.part(name) / c.cycles + _SHARE_FLOOR
+
+
+def _cause(name: str) -> Function:
+    return lambda c: np.where(c.counted, c.get(f"pipeline.{name}") / c.cycles + _SHARE_FLOOR, np.nan)
 
 
 def _resource(name: str) -> Function:

@@ -90,6 +90,23 @@ def test_pipeline_cycles_are_the_base_where_they_were_counted(monkeypatch: pytes
     assert extract(counters, U74, use_pipeline=False).base_s[0] == features.base_s[1]
 
 
+def test_the_scoreboard_adds_its_causes_and_leaves_the_static_model_as_it_is() -> None:
+    machine = load_machine("sifive-u74")
+    counts = {"instructions": 1000.0, "issue_cycles": 800.0, "loads": 100.0}
+    plain = extract([Counters(counts)], machine)
+    causes = {"pipeline_cycles": 2000.0, "pipeline.core": 1500.0, "pipeline.memory": 500.0}
+    scored = extract([Counters(counts | causes)], machine)
+    column = {name: scored.values[0, FEATURES.index(name)] for name in FEATURES}
+    assert scored.base_s[0] == pytest.approx(2000 / machine.clock_hz)
+    assert plain.base_s[0] == pytest.approx(800 / machine.clock_hz)
+    assert column["analytical_cycles"] == pytest.approx(801)
+    assert column["pipeline.core"] == pytest.approx(0.75, abs=2e-3)
+    assert column["pipeline.memory"] == pytest.approx(0.25, abs=2e-3)
+    assert np.isnan(column["pipeline.stores"])  # not counted
+    off = extract([Counters(counts | causes)], machine, use_pipeline=False)
+    np.testing.assert_array_equal(off.values, plain.values)
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     st.sampled_from(["sifive-u74", "x86-64-v3", "cortex-a72", "spacemit-x60"]),

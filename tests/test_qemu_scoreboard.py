@@ -324,7 +324,13 @@ def test_rvv_holds_its_unit_for_every_register(tmp_path: Path) -> None:
         assert cycles(tmp_path, body, target) == pytest.approx(expected, rel=0.05)
 
 
-LONG = "li s3, 60000\n1: ld t1, 0(t0)\n mul t2, t1, t1\n add t3, t3, t2\n sd t3, 8(t0)\n addi s3, s3, -1\n bnez s3, 1b"
+LONG = """li s3, 60000
+1: ld t1, 0(t0)
+ mul t2, t1, t1
+ add t3, t3, t2
+ sd t3, 8(t0)
+ addi s3, s3, -1
+ bnez s3, 1b"""
 
 
 def test_samples_stand_for_the_whole(tmp_path: Path) -> None:

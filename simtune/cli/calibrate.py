@@ -65,6 +65,7 @@ def command(
     records: Path,
     target: str | None,
     workloads: str,
+    replacement: str | None,
     machine: str,
     out: Path,
     candidates: int,
@@ -106,7 +107,7 @@ def command(
         pass
     tell = _Lines(quiet=as_json)
     with open_existing(records) as store, tempfile.TemporaryDirectory(prefix="simtune-calibrate-") as scratch:
-        data = load_dataset(store, [loaded], target, workloads)
+        data = load_dataset(store, [loaded], target, workloads, replacement)
         names = [group.name for group in data.groups]
 
         from simtune.build.builder import Builder
@@ -154,7 +155,7 @@ def _models(store: Any, data: Any) -> tuple[str, ...]:
     run, _, index = data.groups[0].trials[0].partition(":")
     trial = store.trial(run, int(index))
     simulation = store.simulation(trial.simulation)
-    return tuple(name for name in simulation.conditions.count if name not in ("blocks", "mca"))
+    return tuple(n for n in simulation.conditions.count if n != "blocks" and not n.startswith("mca"))
 
 
 class _Lines:

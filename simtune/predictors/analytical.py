@@ -66,16 +66,9 @@ class _Link:
 
 
 class AnalyticalPredictor:
-    """The model above. Counters that are absent leave their part out; nothing is assumed zero.
-
-    Args:
-        scoreboard: False leaves the scoreboard's cycles aside, as if it had not been on.
-    """
+    """The model above. Counters that are absent leave their part out; nothing is assumed zero."""
 
     name = "analytical"
-
-    def __init__(self, scoreboard: bool = True) -> None:
-        self._scoreboard = scoreboard
 
     def predict(self, counters: Counters, machine: Machine) -> float:
         """Seconds.
@@ -88,22 +81,30 @@ class AnalyticalPredictor:
     def explain(self, counters: Counters, machine: Machine) -> dict[str, float]:
         """Cycles per part; they add up to the prediction.
 
-        With a scoreboard the parts are its causes, see `simtune.counters.PIPELINE_CAUSES`. Otherwise
-        they are "issue", "mispredicts", "l1i", one per link such as "l1d->l2" or "l2->memory"
-        and, where a link is the bottleneck, "write-backs" for its share of that.
+        With a scoreboard the parts are its causes, see `simtune.counters.PIPELINE_CAUSES`, otherwise
+        those of `static_parts`.
         """
-        if self._scoreboard and counters.get("pipeline_cycles", 0) > 0:
+        if counters.get("pipeline_cycles", 0) > 0:
             return _scoreboard_parts(counters)
-        parts = {"issue": issue_cycles(counters, machine)}
-        if "branch_mispredicts" in counters:
-            parts["mispredicts"] = counters["branch_mispredicts"] * machine.pipeline.mispredict_penalty
-        if "l1i.read_misses" in counters:
-            parts["l1i"] = counters["l1i.read_misses"] * _instruction_stall(machine)
-        links = _links(counters, machine)
-        for link in links:
-            parts[link.part] = link.stall
-        _add_bottleneck(parts, links)
-        return parts
+        return static_parts(counters, machine)
+
+
+def static_parts(counters: Counters, machine: Machine) -> dict[str, float]:
+    """Cycles per part of the model that needs no scoreboard, whether there was one or not.
+
+    Parts are "issue", "mispredicts", "l1i", one per link such as "l1d->l2" or "l2->memory"
+    and, where a link is the bottleneck, "write-backs" for its share of that.
+    """
+    parts = {"issue": issue_cycles(counters, machine)}
+    if "branch_mispredicts" in counters:
+        parts["mispredicts"] = counters["branch_mispredicts"] * machine.pipeline.mispredict_penalty
+    if "l1i.read_misses" in counters:
+        parts["l1i"] = counters["l1i.read_misses"] * _instruction_stall(machine)
+    links = _links(counters, machine)
+    for link in links:
+        parts[link.part] = link.stall
+    _add_bottleneck(parts, links)
+    return parts
 
 
 def _scoreboard_parts(counters: Counters) -> dict[str, float]:

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from simtune.counters import Counters
-from simtune.features import PIPELINE, Array, Features, window_means
+from simtune.features import Array, Features, window_means
 from simtune.machines.model import Machine
-from simtune.predictors.analytical import AnalyticalPredictor
+from simtune.predictors.analytical import AnalyticalPredictor, static_parts
 from simtune.predictors.trained import CYCLES, TrainedPredictor
 
 
@@ -19,10 +19,10 @@ def explained(
     predictor: TrainedPredictor, predicted_s: float, counters: Counters, machine: Machine
 ) -> dict[str, float]:
     """The parts of the cycle model, and "learned" for what the prediction differs from their sum."""
-    if predictor.card.pipeline:
-        parts = {"pipeline": counters[PIPELINE]}
-    else:
+    if predictor.card.pipeline:  # by the scoreboard's causes
         parts = AnalyticalPredictor().explain(counters, machine)
+    else:
+        parts = static_parts(counters, machine)
     return parts | {"learned": predicted_s * machine.clock_hz - sum(parts.values())}
 
 

@@ -22,6 +22,7 @@ from simtune.machines.model import Machine
 from simtune.records.model import Run, RunState, Trial, config_digest
 from simtune.records.store import RecordStore
 from simtune.runner import SimulatorRunner
+from simtune.simulators.base import get_simulator, models_to_count
 from simtune.tuning.natively import as_built, rebuild
 from simtune.tuning.recorder import make_trial
 
@@ -54,7 +55,7 @@ def resimulate(
     store: RecordStore,
     *,
     simulator: str = "qemu",
-    count: Sequence[str] = (),
+    count: Sequence[str] | None = None,
     jobs: int | None = None,
     progress: Callable[[str], None] = lambda _text: None,
 ) -> list[Resimulated]:
@@ -77,7 +78,8 @@ def resimulate(
         )
     builder = Builder(jobs)
     try:
-        options = {"simulator": simulator, "count": tuple(sorted(set(count))), "jobs": jobs}
+        models = models_to_count(get_simulator(simulator), count)
+        options = {"simulator": simulator, "count": tuple(sorted(set(models))), "jobs": jobs}
         return [_run(source, run, machine, store, builder, options, progress) for run in runs]
     finally:
         builder.close()
