@@ -254,7 +254,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, build_default: Any) -> Path:
         ("good.o", ("--seed", "-1"), "-1 is not in the range", "--help"),
         ("good.o", ("--max-instructions", "0"), "0 is not in the range", "--help"),
         ("good.o", ("--timeout", "0"), "0 is not in the range", "--help"),
-        ("good.o", ("--count", "cycles"), "'cycles' is not one of 'branch'", "--help"),
+        ("good.o", ("--count", "cycles"), "cannot count cycles", "branch, prefetch, blocks, pipeline"),
         ("good.o", ("--jsno",), "No such option", "--help"),
         ("riscv64.elf", ("--args", TENSORS, "--seed", "1"), "--args, --seed is for objects", "after '--'"),
     ],

@@ -8,8 +8,11 @@ from typing import Any, TypeVar
 
 import click
 
+from simtune.errors import ConfigurationError
+
 F = TypeVar("F", bound=Callable[..., Any])
 
+_MODELS = ("branch", "prefetch", "blocks", "pipeline", "mca")
 _HELP = (
     "Model to switch on besides the simulator's default ones (qemu: branch, pipeline): branch, prefetch, "
     "blocks, pipeline:SHARE for the share of instructions that the scoreboard replays; 'none' switches the "
@@ -28,10 +31,20 @@ def models_from(count: Sequence[str], simulator: str, optional: Sequence[str] = 
     Args:
         count: as the user gave them.
         optional: further ones that other options ask for.
+
+    Raises:
+        ConfigurationError: a model that no simulator has.
     """
     from simtune.simulators.base import get_simulator, models_to_count
 
+    adapter = get_simulator(simulator)
+    allowed = (*_MODELS, *getattr(adapter, "default_models", ()))
     given = [name for name in count if name != "none"]
     renamed = {name.partition(":")[0] for name in given}
-    default = () if "none" in count else models_to_count(get_simulator(simulator), None)
+    if unknown := sorted(renamed - set(allowed)):
+        raise ConfigurationError(
+            f"cannot count {', '.join(unknown)}",
+            f"allowed for --count: {', '.join(dict.fromkeys(allowed))}, none",
+        )
+    default = () if "none" in count else models_to_count(adapter, None)
     return (*(name for name in default if name not in renamed), *given, *optional)
