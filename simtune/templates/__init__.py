@@ -1,1 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Template spaces and the tuners that search them, by asking and telling.
+
+Example:
+    >>> space = Space("toy", (Knob("tile", (1, 2, 4, 8)), Knob("threads", (1, 2))))
+    >>> tuner = create("random", space, seed=1)
+    >>> for _ in range(4):
+    ...     points = tuner.ask(2)
+    ...     tuner.tell(Result(p, float(p)) if p % 2 else Result(p, None, "lower", "ODD") for p in points)
+    >>> space.config(tuner.best.index)
+    {'tile': 1, 'threads': 2}
+"""
+
+from simtune.templates.base import Options, Result, Tuner
+from simtune.templates.registry import TUNERS, create, load, save
+from simtune.templates.space import Knob, Space
+
+__all__ = ["TUNERS", "Knob", "Options", "Result", "Space", "Tuner", "create", "load", "save"]
