@@ -10,7 +10,7 @@ import numpy as np
 
 from simtune.errors import ConfigurationError
 from simtune.templates import boosting
-from simtune.templates.base import Options, Result, Tuner, scores
+from simtune.templates.base import Options, Tuner, scores
 from simtune.templates.checks import ENUMERABLE, Unseen
 from simtune.templates.encode import Array, Ints, coordinates, feature_rows, indices, values
 
@@ -161,7 +161,11 @@ class AnnealingTuner(Tuner):
             new_score = known(new_at)
             chance = np.exp(np.minimum((new_score - score) / (temperature + 1e-5), 0.0))
             taken = self.rng.random(len(rows)) < chance
-            rows[taken], at, score = proposed[taken], np.where(taken, new_at, at), np.where(taken, new_score, score)
+            rows[taken], at, score = (
+                proposed[taken],
+                np.where(taken, new_at, at),
+                np.where(taken, new_score, score),
+            )
             if heap.offer(new_at, new_score):
                 changed = step
             if step - changed >= options.patience:

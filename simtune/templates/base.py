@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from simtune.errors import ConfigurationError
-from simtune.templates.encode import Array
 from simtune.templates.checks import Check, Constraints, Oracle, Unseen
+from simtune.templates.encode import Array
 from simtune.templates.space import Space
 
 #: Compile-time features of a configuration; never anything derived from its cycles.
@@ -225,12 +225,11 @@ def scores(results: Sequence[Result]) -> Array:
     values = np.array([np.nan if result.value is None else result.value for result in results])
     if not np.isfinite(values).any():
         return np.zeros(len(values))
-    best, worst = np.nanmin(values), np.nanmax(values)
-    if best > 0:
-        found = best / values
-    else:  # ratios of such values mean nothing
-        found = 1.0 - 0.9 * (values - best) / ((worst - best) or 1.0)
-    return np.nan_to_num(found, nan=0.0)
+    best, worst = float(np.nanmin(values)), float(np.nanmax(values))
+    # Ratios of values that are not positive mean nothing.
+    found = best / values if best > 0 else 1.0 - 0.9 * (values - best) / ((worst - best) or 1.0)
+    result: Array = np.nan_to_num(found, nan=0.0)
+    return result
 
 
 def space_digest(space: Space) -> str:

@@ -177,9 +177,9 @@ def _rank_gradients(targets: Array) -> Callable[[Array], tuple[Array, Array]]:
     def gradients(scores: Array) -> tuple[Array, Array]:
         wrong = 1.0 / (1.0 + np.exp(np.clip(scores[better] - scores[worse], -50, 50)))
         bend = np.maximum(wrong * (1.0 - wrong), 1e-16)
-        slope = np.bincount(worse, wrong, size) - np.bincount(better, wrong, size)
-        curve = np.bincount(worse, bend, size) + np.bincount(better, bend, size)
-        return weight * slope, 2.0 * weight * curve
+        slope = weight * (np.bincount(worse, wrong, size) - np.bincount(better, wrong, size))
+        curve = weight * 2.0 * (np.bincount(worse, bend, size) + np.bincount(better, bend, size))
+        return slope.astype(np.float64), curve.astype(np.float64)
 
     return gradients
 

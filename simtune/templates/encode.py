@@ -39,7 +39,9 @@ def values(space: Space, points: Iterable[int] | Ints) -> Array:
 
 def feature_rows(known: Sequence[Mapping[str, float]], names: Sequence[str]) -> Array:
     """Named features as rows, those of large range as logarithms; what one does not have is zero."""
-    rows = np.array([[float(each.get(name, 0.0)) for name in names] for each in known]).reshape(-1, len(names))
+    rows = np.array([[float(each.get(name, 0.0)) for name in names] for each in known]).reshape(
+        -1, len(names)
+    )
     signed: Array = np.sign(rows) * np.log1p(np.abs(rows))
     return np.nan_to_num(signed, nan=0.0, posinf=50.0, neginf=-50.0)
 

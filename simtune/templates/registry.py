@@ -93,7 +93,14 @@ def load(
             f"{path} is not the state of a tuner", "give a file of simtune.templates.save"
         ) from None
     tuner = create(
-        name, space, seed=seed, oracle=oracle, constraints=constraints, features=features, prior=prior, **options
+        name,
+        space,
+        seed=seed,
+        oracle=oracle,
+        constraints=constraints,
+        features=features,
+        prior=prior,
+        **options,
     )
     tuner.restore(state)
     return tuner

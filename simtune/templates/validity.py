@@ -78,7 +78,9 @@ class ValidityTuner(Tuner):
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         self.presampled: Presample | None = None
-        self._asks = self.options.ask_oracle and self.oracle.given is not None and self.constraints.given is None
+        self._asks = (
+            self.options.ask_oracle and self.oracle.given is not None and self.constraints.given is None
+        )
         self._allowed: list[int] | None = None
         self._rows: dict[int, list[float]] = {}
         self._names: list[str] | None = None
@@ -161,8 +163,8 @@ class ValidityTuner(Tuner):
             if sure:
                 candidates, chance = sure, np.ones(len(sure))
         if self.prior is not None and self.options.use_prior:
-            order = np.argsort(self._prior(candidates) - np.log(np.maximum(chance, 1e-6)), kind="stable")
-            return self._take([candidates[place] for place in order.tolist()], n)
+            cost = self._prior(candidates) - np.log(np.maximum(chance, 1e-6))
+            return self._take([candidates[place] for place in np.argsort(cost, kind="stable").tolist()], n)
         likely = np.flatnonzero(chance >= 0.5 * chance.max())
         rows = coordinates(self.space, [candidates[place] for place in likely.tolist()])
         done = coordinates(self.space, list(self.results)) if self.results else None
@@ -192,7 +194,9 @@ class ValidityTuner(Tuner):
             process = Gaussian(rows, cost - base, hyper)
             hyper = process.hyper  # of what was measured, not of what is only believed
             mean, deviation = process.predict(others)
-            worth = np.log(expected_improvement(mean + lift, deviation, goal) + 1e-300) + np.log(chance + 1e-9)
+            worth = np.log(expected_improvement(mean + lift, deviation, goal) + 1e-300) + np.log(
+                chance + 1e-9
+            )
             place = int(np.where(left, worth, -np.inf).argmax())
             left[place] = False
             if not self._take([candidates[place]], 1):
