@@ -86,13 +86,27 @@ def _schema() -> dict[str, CounterSpec]:
 
 SCHEMA: Mapping[str, CounterSpec] = _schema()
 
+#: Accelerators count what only they have, under names that start with theirs, such as ``vta.gemm_uops``.
+ACCELERATORS: tuple[str, ...] = ("vta",)
+
+
+def spec_of(name: str) -> CounterSpec | None:
+    """Unit and meaning of a counter; None for a name that is neither in the schema nor an accelerator's."""
+    if name in SCHEMA:
+        return SCHEMA[name]
+    prefix, _, rest = name.partition(".")
+    if prefix not in ACCELERATORS or not rest:
+        return None
+    unit = "bytes" if rest.endswith("bytes") else "cycles" if rest.endswith("cycles") else ""
+    return CounterSpec(unit, f"of the accelerator {prefix}")
+
 
 @dataclass(frozen=True)
 class Counters(Mapping[str, float]):
     """Immutable counters of one run, with the conditions they were taken under.
 
     Attributes:
-        counts: counter name to value, names from `SCHEMA` only.
+        counts: counter name to value, names from `SCHEMA` or of an accelerator.
         simulator: adapter name and version, such as ``"qemu 7.2.22"``.
         replacement: cache replacement policy; counts of different policies do not mix.
 
@@ -107,7 +121,7 @@ class Counters(Mapping[str, float]):
 
     def __post_init__(self) -> None:
         for name in self.counts:
-            if name not in SCHEMA:
+            if spec_of(name) is None:
                 raise KeyError(f"'{name}' is not in the counter schema v{SCHEMA_VERSION}")
 
     def __getitem__(self, name: str) -> float:

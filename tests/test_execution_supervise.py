@@ -202,7 +202,7 @@ def test_long_output_keeps_its_tail(misbehave: Runner) -> None:
     assert done.ok
     assert len(done.stdout) == 64 << 10
     expected = "".join(f"{i}\n" for i in range(50000)).encode()
-    assert done.stdout == expected[-(64 << 10):]
+    assert done.stdout == expected[-(64 << 10) :]
 
 
 def test_big_file(misbehave: Runner, tmp_path: Path) -> None:

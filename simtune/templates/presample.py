@@ -112,9 +112,9 @@ def presample(
             if len(valid) >= stopping.enough:
                 reason = "enough valid"
                 break
-            if len(valid) + len(invalid) >= stopping.least and _too_dear(
-                stopping, sum(recent) / len(recent), (drawn_valid + 0.5) / (drawn + 1)
-            ):
+            # Half a success in one more try: a rate of a few tries is never zero or one.
+            found, base = (sum(recent) + 0.5) / (len(recent) + 1), (drawn_valid + 0.5) / (drawn + 1)
+            if len(valid) + len(invalid) >= stopping.least and _too_dear(stopping, found, base):
                 reason = "costs more than it saves"
                 break
     return Presample(tuple(valid), tuple(invalid), reason)
@@ -122,5 +122,4 @@ def presample(
 
 def _too_dear(stopping: Stopping, found: float, base: float) -> bool:
     """Whether a valid point costs more questions than wasted measurements."""
-    wasted = 1.0 / min(base, 1.0) - 1.0
-    return wasted <= 0 or found <= 0 and stopping.cost >= base or found > 0 and stopping.cost / found > wasted
+    return stopping.cost / found > 1.0 / base - 1.0

@@ -31,6 +31,9 @@ from simtune.templates.presample import Presample, Stopping, presample
 #: Beyond this many results the process learns from the best and the latest only.
 _MEMORY = 300
 
+#: The model of validity learns again after so many refusals of the compiler.
+_REFUSALS = 4
+
 
 @dataclass(frozen=True)
 class ValidityOptions(Options):
@@ -189,10 +192,14 @@ class ValidityTuner(Tuner):
         goal = cost.min() - self.options.margin
         picked: list[int] = []
         left = np.ones(len(candidates), dtype=bool)
-        hyper = None
+        refused = 0
+        # The likeliest kernel changes slowly, and is that of what was measured, not of what is believed.
+        at, hyper = self._hyper or (0, None)
+        if len(points) >= 1.15 * at:
+            hyper = Gaussian(rows, cost - base).hyper
+            self._hyper = (len(points), hyper)
         while len(picked) < n and left.any():
             process = Gaussian(rows, cost - base, hyper)
-            hyper = process.hyper  # of what was measured, not of what is only believed
             mean, deviation = process.predict(others)
             worth = np.log(expected_improvement(mean + lift, deviation, goal) + 1e-300) + np.log(
                 chance + 1e-9
@@ -200,6 +207,9 @@ class ValidityTuner(Tuner):
             place = int(np.where(left, worth, -np.inf).argmax())
             left[place] = False
             if not self._take([candidates[place]], 1):
+                refused += 1
+                if refused % _REFUSALS == 0:
+                    chance = self._chance(candidates)
                 continue
             picked.append(candidates[place])
             # Believe the prediction, so that the next point is not its twin.
