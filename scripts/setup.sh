@@ -18,13 +18,16 @@ command -v dpkg-query >/dev/null || {
     exit 1
 }
 
-# Simulator, native compiler, and a cross linker with a static C library for each foreign ISA.
-packages=(qemu-user gcc libc6-dev gcc-riscv64-linux-gnu libc6-dev-riscv64-cross)
+# Simulator, native compilers, and a cross linker with a static C library for each foreign ISA.
+packages=(qemu-user gcc g++ libc6-dev gcc-riscv64-linux-gnu libc6-dev-riscv64-cross)
 case $(dpkg --print-architecture) in
     arm64) packages+=(gcc-x86-64-linux-gnu libc6-dev-amd64-cross) ;;
     *) packages+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross) ;;
 esac
 [ "${2:-}" = tests ] && packages+=(valgrind openssh-client openssh-server)
+# The accelerator's core is a Python module; an interpreter that was built here brings its own headers.
+"$python" -c 'import os, sysconfig; os.stat(sysconfig.get_paths()["include"] + "/Python.h")' 2>/dev/null ||
+    packages+=(python3-dev)
 "$python" -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
 
 missing=()

@@ -11,8 +11,32 @@ Example:
     {'tile': 1, 'threads': 2}
 """
 
-from simtune.templates.base import Options, Result, Tuner
-from simtune.templates.registry import TUNERS, create, load, save
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from simtune.templates.space import Knob, Space
 
+if TYPE_CHECKING:
+    from simtune.templates.base import Options, Result, Tuner
+    from simtune.templates.registry import TUNERS, create, load, save
+
+# On first use: a space alone needs neither numpy nor scipy.
+_PLACES = {
+    "Options": "base",
+    "Result": "base",
+    "TUNERS": "registry",
+    "Tuner": "base",
+    "create": "registry",
+    "load": "registry",
+    "save": "registry",
+}
+
 __all__ = ["TUNERS", "Knob", "Options", "Result", "Space", "Tuner", "create", "load", "save"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
