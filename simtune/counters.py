@@ -7,6 +7,7 @@ simulator cannot give is absent from the mapping, never zero.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -86,7 +87,7 @@ def _schema() -> dict[str, CounterSpec]:
 
 SCHEMA: Mapping[str, CounterSpec] = _schema()
 
-#: Accelerators count what only they have, under names that start with theirs, such as ``vta.gemm_uops``.
+#: Accelerators count what only they have, under names that start with theirs, such as ``vta.gemm.uops``.
 ACCELERATORS: tuple[str, ...] = ("vta",)
 
 
@@ -97,8 +98,9 @@ def spec_of(name: str) -> CounterSpec | None:
     prefix, _, rest = name.partition(".")
     if prefix not in ACCELERATORS or not rest:
         return None
-    unit = "bytes" if rest.endswith("bytes") else "cycles" if rest.endswith("cycles") else ""
-    return CounterSpec(unit, f"of the accelerator {prefix}")
+    # Each accelerator has a schema of its own, which is built on this module.
+    known: Mapping[str, CounterSpec] = importlib.import_module(f"simtune.{prefix}.counters").SCHEMA
+    return known.get(rest)
 
 
 @dataclass(frozen=True)

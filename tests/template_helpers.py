@@ -94,7 +94,7 @@ class ToyTask:
             if code:
                 found.append(Evaluated(Status.INVALID, "lower", code, "does not fit"))
             else:
-                counters = {"vta.gemm_uops": float(config["x"] * config["y"])}
+                counters = {"vta.gemm.uops": float(config["x"] * config["y"])}
                 found.append(Evaluated(Status.OK, "", "", "", cost(config) * 1e-6, counters, {}, 0.01))
         return found
 

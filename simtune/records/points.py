@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from simtune.records.model import Run, Trial, canonical_json
+from simtune.records.model import Run, Trial
 
 
 def is_template(run: Run) -> bool:
@@ -16,7 +16,7 @@ def is_template(run: Run) -> bool:
 
 def trace(space: str, point: int, config: Mapping[str, int]) -> str:
     """What a trial keeps of its point, in the place of a schedule's trace."""
-    return canonical_json({"space": space, "point": point, "config": dict(config)})
+    return json.dumps({"space": space, "point": point, "config": dict(config)}, separators=(",", ":"))
 
 
 def point_of(trial: Trial) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from simtune.counters import Counters
+from simtune.counters import Counters, spec_of
 from simtune.records.model import Trial
 from simtune.report import style
 from simtune.report.compare import bars, cache, cycles, mix
@@ -19,6 +19,9 @@ from simtune.report.text import duration, percent, quantity
 
 #: Above this many points a drawing is a picture inside the SVG: smaller, and as sharp as needed.
 _RASTERIZE = 3000
+
+#: In the name of an accelerator's counters that come from its timed run.
+TIMED = ".t."
 
 
 def draw(report: Report) -> dict[str, Any]:
@@ -156,11 +159,14 @@ def _telling(
     values = np.array([value_of(trial) for trial, _ in points])
     ranked = []
     for name in points[0][1]:
+        if TIMED in name:  # parts of the answer
+            continue
         counted = np.array([found.get(name, np.nan) for _, found in points])
         if np.isfinite(counted).all() and len(set(counted)) > 1 and len(set(values)) > 1:
             ranked.append((-abs(rank_correlation(counted, values)), name))
     chosen = [name for _, name in sorted(ranked)[:6]]
-    return [(name, "bytes" if name.endswith("bytes") else "", _read(name)) for name in chosen]
+    units = {name: getattr(spec_of(name), "unit", "") for name in chosen}
+    return [(name.partition(".")[2], units[name], _read(name)) for name in chosen]
 
 
 def _read(name: str) -> Callable[[Counters], float | None]:

@@ -42,7 +42,7 @@ class Task(Protocol):
     Attributes:
         name: of the workload, such as ``vta:resnet18.c2``.
         machine, machine_digest: what it runs on, by name and by content.
-        simulator, simulator_version: what evaluates; results of other versions are not reused.
+        simulator: what evaluates.
         arguments: parameters of the workload, as in `simtune.records.Workload`.
         settings: what else results depend on, such as seeds; part of their key.
     """
@@ -52,9 +52,13 @@ class Task(Protocol):
     machine: str
     machine_digest: str
     simulator: str
-    simulator_version: str
     arguments: Sequence[Sequence[Any]]
     settings: tuple[str, ...]
+
+    @property
+    def simulator_version(self) -> str:
+        """Of what evaluates: results of other versions are not reused."""
+        ...
 
     def codes(self) -> Sequence[str]:
         """The exact constraints: "" or a code for every point of the space."""
