@@ -104,7 +104,8 @@ class Report:
 
     @property
     def value_name(self) -> str:
-        return "predicted time" if self.is_latency else self.objective
+        time = "simulated time" if self.is_template else "predicted time"
+        return time if self.is_latency else self.objective
 
     @property
     def valid(self) -> list[Trial]:

@@ -155,16 +155,22 @@ def counters(report: Report) -> Any:
 def _telling(
     points: list[tuple[Trial, Counters]],
 ) -> list[tuple[str, str, Callable[[Counters], float | None]]]:
-    """An accelerator's counters, those that follow the objective most closely first."""
+    """An accelerator's counters, those that follow the objective most closely first; no two alike."""
     values = np.array([value_of(trial) for trial, _ in points])
     ranked = []
+    columns = {}
     for name in points[0][1]:
         if TIMED in name:  # parts of the answer
             continue
         counted = np.array([found.get(name, np.nan) for _, found in points])
         if np.isfinite(counted).all() and len(set(counted)) > 1 and len(set(values)) > 1:
             ranked.append((-abs(rank_correlation(counted, values)), name))
-    chosen = [name for _, name in sorted(ranked)[:6]]
+            columns[name] = counted
+    chosen: list[str] = []
+    for _, name in sorted(ranked):
+        alike = any(abs(rank_correlation(columns[name], columns[other])) > 0.97 for other in chosen)
+        if len(chosen) < 6 and not alike:
+            chosen.append(name)
     units = {name: getattr(spec_of(name), "unit", "") for name in chosen}
     return [(name.partition(".")[2], units[name], _read(name)) for name in chosen]
 

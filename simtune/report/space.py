@@ -19,7 +19,7 @@ from simtune.report.text import quantity
 _LARGEST = 60_000
 
 #: Fills of invalid points by reason, most frequent first; distinct in print as well.
-_FILLS = ("#e9d3de", "#d9dde2", "#eaddc9", "#cfdde6", "#dcd3ea", "#d5e3d0")
+_FILLS = ("#e9d3de", "#d9dde2", "#eaddc9", "#f3efc8", "#dcd3ea", "#d5e3d0")
 
 
 def space_map(report: Report) -> Any:
@@ -34,7 +34,7 @@ def space_map(report: Report) -> Any:
         return None
     rows, columns = _axes([(name, len(values)) for name, values in knobs])
     high, wide = _length(rows, knobs), _length(columns, knobs)
-    figure = style.new_figure(min(8.0, max(3.2, 7.2 * high / max(wide, 1)) + 0.9))
+    figure = style.new_figure(min(6.6, max(3.2, 6.4 * high / max(wide, 1)) + 0.9))
     plot = figure.subplots()
     shown = _cells(report, knobs, rows, columns, high, wide)
     handles = []
@@ -70,6 +70,7 @@ def space_map(report: Report) -> Any:
         bar = figure.colorbar(dots, ax=plot, shrink=0.6, pad=0.01)
         bar.set_label(style.label(report.value_name))
         style.number_axis(bar.ax.yaxis, costs.tolist(), report.unit, ticks=4, margin=0)
+        bar.ax.set_ylim(low, top)
         bar.ax.grid(visible=False)
         handles.append(_mark("o", MUTED, f"trial ({len(valid)})"))
         best = min(valid, key=value_of)
