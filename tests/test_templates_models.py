@@ -71,6 +71,24 @@ def test_gaussian_process_interpolates_and_is_unsure_far_away() -> None:
     assert np.abs(mean - np.sin(2 * rows[:, 0])).max() < 0.02
 
 
+def test_believing_a_mean_is_the_same_as_learning_it() -> None:
+    rng = np.random.default_rng(1)
+    known, others = rng.normal(size=(12, 3)), rng.normal(size=(30, 3))
+    values = known @ [1.0, -2.0, 0.5] + np.sin(3 * known[:, 0])
+    process = Gaussian(known, values)
+    belief = process.posterior(others)
+    mean = belief.mean.copy()
+    for place in (4, 9):
+        belief.believe(place)
+    again = Gaussian(
+        np.vstack([known, others[[4, 9]]]), np.append(values, mean[[4, 9]]), process.hyper
+    ).predict(others)
+    # The targets' scale changes a little with two more of them, and the deviation with it.
+    scale = values.std() / np.append(values, mean[[4, 9]]).std()
+    assert again[1] * scale == pytest.approx(belief.deviation, rel=1e-3, abs=1e-5)
+    assert (belief.mean == mean).all()
+
+
 def test_expected_improvement_agrees_with_a_million_draws() -> None:
     mean, deviation, best = np.array([1.0, 0.2]), np.array([0.5, 0.1]), 0.8
     draws = np.random.default_rng(0).normal(mean, deviation, size=(1_000_000, 2))

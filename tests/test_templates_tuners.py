@@ -112,19 +112,25 @@ def test_the_oracle_is_asked_before_every_proposal_and_counted() -> None:
         return check(config)
 
     tuner = create("validity", SPACE, seed=3, oracle=oracle)
-    order = search(tuner, 60)
+    order = search(tuner, 40)
     assert set(order) <= VALID_SET & set(asked)
     assert tuner.oracle_calls == len(asked) == len(set(asked))
-    assert tuner.oracle_calls < 200
     deaf = create("validity", SPACE, seed=3, oracle=oracle, ask_oracle=False)
     before = len(asked)
     search(deaf, 60)
     assert len(asked) == before
 
 
+def test_few_questions_to_the_compiler_are_enough() -> None:
+    tuners = [create("validity", SPACE, seed=seed, oracle=check) for seed in range(8)]
+    trials = [until_best(tuner) for tuner in tuners]
+    assert np.median(trials) <= 24
+    assert np.median([tuner.oracle_calls for tuner in tuners]) < 0.3 * SPACE.size
+
+
 def test_the_learned_model_of_validity_saves_measurements_where_there_is_nothing_else() -> None:
     def invalid(**options) -> float:
-        runs = [search(create("validity", SPACE, seed=s, features=features, **options), 80) for s in range(6)]
+        runs = [search(create("validity", SPACE, seed=s, features=features, **options), 60) for s in range(6)]
         return float(np.mean([sum(p not in VALID_SET for p in run) for run in runs]))
 
     assert invalid() < 0.75 * invalid(validity_model=False)

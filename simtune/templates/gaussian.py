@@ -65,19 +65,48 @@ class Gaussian:
         best = -np.inf
         for each in grid:
             factor = _factor(_kernel(distance, linear, each), each.noise)
-            weights = cho_solve((factor, True), self.targets)
+            weights = cho_solve((factor, True), self.targets, check_finite=False)
             likelihood = -0.5 * float(self.targets @ weights) - float(np.log(np.diag(factor)).sum())
             if likelihood > best:
                 best, self.hyper, self._lower, self._weights = likelihood, each, factor, weights
 
     def predict(self, rows: Array) -> tuple[Array, Array]:
         """Mean and standard deviation at scaled rows."""
-        cross = _kernel(_distances(rows, self.rows), _linear(rows, self.rows), self.hyper)
-        mean = cross @ self._weights
-        half = solve_triangular(self._lower, cross.T, lower=True)
+        after = self.posterior(rows)
+        return after.mean, after.deviation
+
+    def posterior(self, rows: Array) -> Posterior:
+        """What is believed of scaled rows."""
+        cross = _kernel(_distances(self.rows, rows), _linear(self.rows, rows), self.hyper)
+        mean = self._weights @ cross * self.spread + self.middle
+        half = solve_triangular(self._lower, cross, lower=True, check_finite=False)
         own = 1.0 + self.hyper.trend * (rows**2).mean(axis=1)
-        deviation = np.sqrt(np.maximum(own - (half**2).sum(axis=0), 1e-12))
-        return mean * self.spread + self.middle, deviation * self.spread
+        return Posterior(self, rows, mean, own - (half**2).sum(axis=0), half)
+
+
+class Posterior:
+    """The belief in some rows, which narrows as some of them are taken to be known.
+
+    Believing a row's mean leaves all means as they are; only the variances shrink.
+    """
+
+    def __init__(self, process: Gaussian, rows: Array, mean: Array, variance: Array, half: Array) -> None:
+        self.process, self.rows, self.mean = process, rows, mean
+        self._variance, self._half = variance, half
+
+    @property
+    def deviation(self) -> Array:
+        found: Array = np.sqrt(np.maximum(self._variance, 1e-12)) * self.process.spread
+        return found
+
+    def believe(self, place: int) -> None:
+        """Takes the mean of a row for its value."""
+        row, hyper = self.rows[place : place + 1], self.process.hyper
+        prior = _kernel(_distances(row, self.rows), _linear(row, self.rows), hyper)[0]
+        covariance = prior - self._half[:, place] @ self._half
+        step = covariance / np.sqrt(max(float(self._variance[place]), 1e-12) + hyper.noise)
+        self._half = np.vstack([self._half, step])
+        self._variance = self._variance - step**2
 
 
 def expected_improvement(mean: Array, deviation: Array, best: float) -> Array:
@@ -108,5 +137,5 @@ def _kernel(distance: Array, linear: Array, hyper: Hyper) -> Array:
 
 
 def _factor(kernel: Array, noise: float) -> Array:
-    found: Array = cholesky(kernel + (noise + 1e-8) * np.eye(len(kernel)), lower=True)
+    found: Array = cholesky(kernel + (noise + 1e-8) * np.eye(len(kernel)), lower=True, check_finite=False)
     return found

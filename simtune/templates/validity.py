@@ -32,7 +32,7 @@ from simtune.templates.presample import Presample, Stopping, presample
 _MEMORY = 300
 
 #: The model of validity learns again after so many refusals of the compiler.
-_REFUSALS = 4
+_REFUSALS = 8
 
 
 @dataclass(frozen=True)
@@ -150,12 +150,17 @@ class ValidityTuner(Tuner):
         found = np.ones(len(candidates))
         labels = np.array(list(known.values()))
         if self.options.validity_model and len(labels) >= 8 and 0 < labels.sum() < len(labels):
-            model = boosting.fit(self._features(list(known)), labels, "logistic", rounds=60, least=0.1)
+            model = boosting.fit(self._features(list(known)), labels, "logistic", rounds=40, least=0.1)
             found = 1.0 / (1.0 + np.exp(-model.predict(self._features(candidates))))
         if self._asks:
             sure = np.array([self.oracle.verdicts.get(point) == "" for point in candidates])
             found = np.where(sure, 1.0, found)
         return found
+
+    def _weight(self, chance: Array) -> Array:
+        """Successes per effort: a refused question costs little, a failed measurement all of its trial."""
+        chance = np.maximum(chance, 1e-9)
+        return chance / (self.options.cost + chance) if self._asks else chance
 
     # Cost -------------------------------------------------------------------------------------
 
@@ -198,23 +203,21 @@ class ValidityTuner(Tuner):
         if len(points) >= 1.15 * at:
             hyper = Gaussian(rows, cost - base).hyper
             self._hyper = (len(points), hyper)
+        belief = Gaussian(rows, cost - base, hyper).posterior(others)
+        floor = 1e-3 * belief.process.spread
         while len(picked) < n and left.any():
-            process = Gaussian(rows, cost - base, hyper)
-            mean, deviation = process.predict(others)
-            worth = np.log(expected_improvement(mean + lift, deviation, goal) + 1e-300) + np.log(
-                chance + 1e-9
-            )
+            promise = expected_improvement(belief.mean + lift, belief.deviation, goal)
+            # Promises that are next to nothing count as equal: then validity decides alone.
+            worth = np.log(promise + floor) + np.log(self._weight(chance))
             place = int(np.where(left, worth, -np.inf).argmax())
             left[place] = False
-            if not self._take([candidates[place]], 1):
+            if self._take([candidates[place]], 1):
+                picked.append(candidates[place])
+                belief.believe(place)  # so that the next point is not its twin
+            else:
                 refused += 1
                 if refused % _REFUSALS == 0:
                     chance = self._chance(candidates)
-                continue
-            picked.append(candidates[place])
-            # Believe the prediction, so that the next point is not its twin.
-            rows = np.vstack([rows, others[place]])
-            base, cost = np.append(base, lift[place]), np.append(cost, mean[place] + lift[place])
         return picked
 
     def _prior(self, points: Sequence[int]) -> Array:
