@@ -4,8 +4,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <chrono>
+
 #include "evaluate.hpp"
-#include "gemm.hpp"
+#include "kernels.hpp"
 
 namespace py = pybind11;
 using namespace vta;
@@ -48,16 +50,7 @@ Program as_program(const Array<uint64_t>& insns, const Array<uint32_t>& uops, co
 
 Tensors as_tensors(const Hardware& hardware, const Array<int8_t>& inp, const Array<int8_t>& wgt,
                    const Array<int32_t>& bias, int64_t out_bytes) {
-    const int64_t lanes = int64_t(hardware.batch) * hardware.block;
-    Tensors tensors;
-    tensors.inp = inp.data();
-    tensors.wgt = wgt.data();
-    tensors.bias = bias.data();
-    tensors.inp_size = inp.size() / lanes;
-    tensors.wgt_size = wgt.size() / (int64_t(hardware.block) * hardware.block);
-    tensors.bias_size = bias.size() / lanes;
-    tensors.out_size = out_bytes / lanes;
-    return tensors;
+    return widen(hardware, inp.data(), inp.size(), wgt.data(), wgt.size(), bias.data(), bias.size(), out_bytes);
 }
 
 std::vector<Config> as_configs(const Array<int64_t>& array) {
@@ -158,12 +151,19 @@ py::tuple emit_one(const Hardware& hardware, const Layer& layer, const Array<int
 
 py::tuple run_fsim(const Hardware& hardware, const Array<uint64_t>& insns, const Array<uint32_t>& uops,
                    const Array<int64_t>& segments, const Array<int8_t>& inp, const Array<int8_t>& wgt,
-                   const Array<int32_t>& bias, Array<int8_t> out, uint64_t seed, int first) {
+                   const Array<int32_t>& bias, Array<int8_t> out, uint64_t seed, int first, int repeat) {
     const Program program = as_program(insns, uops, segments);
-    Tensors tensors = as_tensors(hardware, inp, wgt, bias, out.size());
-    tensors.out = out.mutable_data();
-    py::tuple verdict = verdict_of([&] { Fsim(hardware).run(program, tensors, seed, first); });
-    return py::make_tuple(verdict, out);
+    const Tensors tensors = as_tensors(hardware, inp, wgt, bias, out.size());
+    int8_t* bytes = out.mutable_data();
+    Fsim simulator(hardware);
+    double best = 1e9;
+    py::tuple verdict;
+    for (int run = 0; run < std::max(1, repeat); run++) {
+        const auto start = std::chrono::steady_clock::now();
+        verdict = verdict_of([&] { simulator.run(program, tensors, bytes, seed, first); });
+        best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    }
+    return py::make_tuple(verdict, out, best);
 }
 
 py::tuple run_tsim(const Hardware& hardware, const Timing& timing, const Array<uint64_t>& insns,

@@ -65,8 +65,9 @@ void count(const Program& program, const Hardware& hardware, const Timing& timin
     Memories memory[6];
     double noops = 0, pads = 0, gemms = 0, gemm_uops = 0, gemm_longest = 0, kernel_uops = 0, outer = 0, inner = 0;
     double resets = 0, reset_uops = 0, alus = 0, imm = 0, tt = 0, tokens[4] = {}, bound[3] = {};
+    Insn insn;
     for (const Word& word : program.insns) {
-        const Insn insn = decode(word, widths);
+        decode(word, widths, insn);
         const Module module = insn.module();
         tokens[0] += module == M_LOAD && insn.push_next;
         tokens[1] += module == M_COMPUTE && insn.push_prev;

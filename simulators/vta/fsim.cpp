@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <sstream>
 
-#include "gemm.hpp"
+#include "kernels.hpp"
 
 namespace vta {
 namespace {
@@ -50,6 +50,22 @@ std::string describe(const Program& program, const Widths& widths, const std::ve
     return out.str();
 }
 
+Tensors widen(const Hardware& hardware, const int8_t* inp, int64_t inp_bytes, const int8_t* wgt, int64_t wgt_bytes,
+              const int32_t* bias, int64_t bias_words, int64_t out_bytes) {
+    const int64_t lanes = int64_t(hardware.batch) * hardware.block, weights = int64_t(hardware.block) * hardware.block;
+    Tensors t;
+    t.inp.resize(size_t(inp_bytes));
+    widen_inputs(inp, inp_bytes, t.inp.data());
+    t.wgt.resize(size_t(wgt_bytes));
+    widen_weights(wgt, wgt_bytes / weights, hardware.block, t.wgt.data());
+    t.bias.assign(bias, bias + bias_words);
+    t.inp_size = inp_bytes / lanes;
+    t.wgt_size = wgt_bytes / weights;
+    t.bias_size = bias_words / lanes;
+    t.out_size = out_bytes / lanes;
+    return t;
+}
+
 Fsim::Fsim(const Hardware& hardware)
     : hardware_(hardware),
       widths_(hardware),
@@ -58,7 +74,7 @@ Fsim::Fsim(const Hardware& hardware)
       wgt_(size_t(hardware.wgt_depth) * hardware.block * hardware.block),
       acc_(size_t(hardware.acc_depth) * hardware.batch * hardware.block) {}
 
-void Fsim::run(const Program& program, const Tensors& tensors, uint64_t seed, int first) {
+void Fsim::run(const Program& program, const Tensors& tensors, int8_t* out, uint64_t seed, int first) {
     Random random{seed};
     // What a program reads without having written it must not be right by chance.
     std::fill(uop_.begin(), uop_.end(), uint32_t(random.next()) & 0x00010001u);
@@ -72,12 +88,12 @@ void Fsim::run(const Program& program, const Tensors& tensors, uint64_t seed, in
     for (const int64_t end : program.segments) {
         std::vector<uint32_t> lists[3];
         for (int64_t i = begin; i < end; i++)
-            lists[decode_checked(program.insns[size_t(i)], widths_, size_t(i)).module()].push_back(uint32_t(i));
+            lists[check(program.insns[size_t(i)], size_t(i))].push_back(uint32_t(i));
         begin = end;
         size_t at[3] = {};
         Insn next[3];
         for (int m = 0; m < 3; m++)
-            if (!lists[m].empty()) next[m] = decode(program.insns[lists[m][0]], widths_);
+            if (!lists[m].empty()) decode(program.insns[lists[m][0]], widths_, next[m]);
         auto can_go = [&](int m) {
             return at[m] < lists[m].size() && (!next[m].pop_prev || tokens[kQueue[m][0]] > 0) &&
                    (!next[m].pop_next || tokens[kQueue[m][1]] > 0);
@@ -95,12 +111,12 @@ void Fsim::run(const Program& program, const Tensors& tensors, uint64_t seed, in
             if (insn.opcode == LOAD)
                 load(insn, program, tensors);
             else if (insn.opcode == STORE)
-                store(insn, tensors);
+                store(insn, tensors, out);
             else if (insn.opcode != FINISH)
                 compute(insn);
             if (insn.push_prev) tokens[kQueue[m][2]]++;
             if (insn.push_next) tokens[kQueue[m][3]]++;
-            if (++at[m] < lists[m].size()) next[m] = decode(program.insns[lists[m][at[m]]], widths_);
+            if (++at[m] < lists[m].size()) decode(program.insns[lists[m][at[m]]], widths_, next[m]);
         }
     }
     for (int q = 0; q < 4; q++)
@@ -149,39 +165,29 @@ void Fsim::load(const Insn& insn, const Program& program, const Tensors& t) {
         check_index("input buffer", most, hardware_.inp_depth);
         each([&](int64_t to, int64_t n) { std::fill_n(inp_.begin() + to * lanes, n * lanes, int16_t(0)); },
              [&](int64_t to, int64_t from, int64_t n) {
-                 const int8_t* source = t.inp + from * lanes;
-                 int16_t* target = inp_.data() + to * lanes;
-                 for (int64_t i = 0; i < n * lanes; i++) target[i] = source[i];
+                 std::copy_n(t.inp.begin() + from * lanes, n * lanes, inp_.begin() + to * lanes);
              });
     } else if (insn.memory == WGT) {
         check_index("weight tensor", last, t.wgt_size);
         check_index("weight buffer", most, hardware_.wgt_depth);
-        const int block = hardware_.block;
-        each([&](int64_t to, int64_t n) { std::fill_n(wgt_.begin() + to * block * block, n * block * block, int16_t(0)); },
+        const int64_t size = int64_t(hardware_.block) * hardware_.block;
+        each([&](int64_t to, int64_t n) { std::fill_n(wgt_.begin() + to * size, n * size, int16_t(0)); },
              [&](int64_t to, int64_t from, int64_t n) {
-                 for (int64_t e = 0; e < n; e++) {  // [out][in] to [in / 2][out][2]
-                     const int8_t* source = t.wgt + (from + e) * block * block;
-                     int16_t* target = wgt_.data() + (to + e) * block * block;
-                     for (int p = 0; p < block / 2; p++)
-                         for (int o = 0; o < block; o++) {
-                             target[(p * block + o) * 2] = source[o * block + 2 * p];
-                             target[(p * block + o) * 2 + 1] = source[o * block + 2 * p + 1];
-                         }
-                 }
+                 std::copy_n(t.wgt.begin() + from * size, n * size, wgt_.begin() + to * size);
              });
     } else if (insn.memory == ACC) {
         check_index("bias tensor", last, t.bias_size);
         check_index("accumulator", most, hardware_.acc_depth);
         each([&](int64_t to, int64_t n) { std::fill_n(acc_.begin() + to * lanes, n * lanes, 0); },
              [&](int64_t to, int64_t from, int64_t n) {
-                 std::copy_n(t.bias + from * lanes, n * lanes, acc_.begin() + to * lanes);
+                 std::copy_n(t.bias.begin() + from * lanes, n * lanes, acc_.begin() + to * lanes);
              });
     } else {
         throw Failure(Stage::run, Code::oob, "a load into a memory that cannot be loaded here");
     }
 }
 
-void Fsim::store(const Insn& insn, const Tensors& t) {
+void Fsim::store(const Insn& insn, const Tensors& t, int8_t* out) {
     if (insn.x_size == 0) return;
     const int64_t lanes = int64_t(hardware_.batch) * hardware_.block;
     if (insn.memory != OUT || insn.y_pad_0 || insn.y_pad_1 || insn.x_pad_0 || insn.x_pad_1)
@@ -189,10 +195,8 @@ void Fsim::store(const Insn& insn, const Tensors& t) {
     check_index("output tensor", insn.dram_base + (insn.y_size - 1) * insn.x_stride + insn.x_size - 1, t.out_size);
     check_index("output buffer", insn.sram_base + insn.y_size * insn.x_size - 1, hardware_.acc_depth);
     const int32_t* source = acc_.data() + insn.sram_base * lanes;
-    for (int64_t y = 0; y < insn.y_size; y++) {
-        int8_t* target = t.out + (insn.dram_base + y * insn.x_stride) * lanes;
-        for (int64_t i = 0; i < insn.x_size * lanes; i++) target[i] = int8_t(*source++);
-    }
+    for (int64_t y = 0; y < insn.y_size; y++, source += insn.x_size * lanes)
+        narrow(source, insn.x_size * lanes, out + (insn.dram_base + y * insn.x_stride) * lanes);
 }
 
 // A core without interlock reads an accumulator before the pipeline has written it.
@@ -240,30 +244,28 @@ void Fsim::compute(const Insn& insn) {
         gemm({inp_.data(), wgt_.data(), acc_.data(), hardware_.batch, hardware_.block}, insn, decoded_.data(), count);
         return;
     }
+    if (insn.alu_op > ALU_MUL) throw Failure(Stage::run, Code::oob, "an unknown ALU operation");
     if (!insn.use_imm)
         check_index("accumulator", most.src + outs * insn.src_out + ins * insn.src_in, hardware_.acc_depth);
-    auto each = [&](auto operation) {
-        for (int64_t o = 0; o <= outs; o++)
-            for (int64_t i = 0; i <= ins; i++)
-                for (const Uop& uop : decoded_) {
-                    int32_t* dst = acc_.data() + (uop.dst + o * insn.dst_out + i * insn.dst_in) * lanes;
-                    if (insn.use_imm) {
-                        for (int64_t l = 0; l < lanes; l++) dst[l] = operation(dst[l], int32_t(insn.imm));
-                    } else {
-                        const int32_t* src = acc_.data() + (uop.src + o * insn.src_out + i * insn.src_in) * lanes;
-                        for (int64_t l = 0; l < lanes; l++) dst[l] = operation(dst[l], src[l]);
-                    }
-                }
-    };
-    switch (insn.alu_op) {
-        case ALU_MIN: each([](int32_t a, int32_t b) { return std::min(a, b); }); break;
-        case ALU_MAX: each([](int32_t a, int32_t b) { return std::max(a, b); }); break;
-        case ALU_ADD: each([](int32_t a, int32_t b) { return int32_t(uint32_t(a) + uint32_t(b)); }); break;
-        case ALU_SHR:
-            each([](int32_t a, int32_t b) { return b >= 0 ? a >> (b & 31) : int32_t(uint32_t(a) << (-b & 31)); });
-            break;
-        case ALU_MUL: each([](int32_t a, int32_t b) { return int32_t(uint32_t(a) * uint32_t(b)); }); break;
-        default: throw Failure(Stage::run, Code::oob, "an unknown ALU operation");
+    const int32_t imm = int32_t(insn.imm);
+    if (insn.use_imm && count == 1 && insn.dst_out == 1 && ins == 0) {  // consecutive elements
+        alu_imm(insn.alu_op, acc_.data() + decoded_[0].dst * lanes, imm, (outs + 1) * lanes);
+        return;
+    }
+    for (int64_t o = 0; o <= outs; o++) {
+        if (insn.use_imm && count == 1 && insn.dst_in == 1) {
+            alu_imm(insn.alu_op, acc_.data() + (decoded_[0].dst + o * insn.dst_out) * lanes, imm, (ins + 1) * lanes);
+            continue;
+        }
+        for (int64_t i = 0; i <= ins; i++)
+            for (const Uop& uop : decoded_) {
+                int32_t* dst = acc_.data() + (uop.dst + o * insn.dst_out + i * insn.dst_in) * lanes;
+                if (insn.use_imm)
+                    alu_imm(insn.alu_op, dst, imm, lanes);
+                else
+                    alu_pair(insn.alu_op, dst, acc_.data() + (uop.src + o * insn.src_out + i * insn.src_in) * lanes,
+                             lanes);
+            }
     }
 }
 

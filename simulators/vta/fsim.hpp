@@ -6,14 +6,15 @@
 
 namespace vta {
 
-// The tensors in memory, in packed layouts; sizes in elements of the core.
+// The tensors in memory, in packed layouts and widened; sizes in elements of the core.
 struct Tensors {
-    const int8_t* inp = nullptr;
-    const int8_t* wgt = nullptr;
-    const int32_t* bias = nullptr;
-    int8_t* out = nullptr;
+    std::vector<int16_t> inp, wgt;
+    std::vector<int32_t> bias;
     int64_t inp_size = 0, wgt_size = 0, bias_size = 0, out_size = 0;
 };
+
+Tensors widen(const Hardware& hardware, const int8_t* inp, int64_t inp_bytes, const int8_t* wgt, int64_t wgt_bytes,
+              const int32_t* bias, int64_t bias_words, int64_t out_bytes);
 
 // Buffers of the core; kept between programs, since filling them is all they need.
 class Fsim {
@@ -23,11 +24,11 @@ class Fsim {
     // Runs the program; the module that goes next is chosen at random among those that can.
     // `first` 0..2 prefers that module instead whenever it can go, -1 leaves all to chance.
     // Throws Failure: OOB, DEADLOCK with the state of the queues, TOKENS, HLS_HAZARD (stage check).
-    void run(const Program& program, const Tensors& tensors, uint64_t seed, int first = -1);
+    void run(const Program& program, const Tensors& tensors, int8_t* out, uint64_t seed, int first = -1);
 
   private:
     void load(const Insn& insn, const Program& program, const Tensors& tensors);
-    void store(const Insn& insn, const Tensors& tensors);
+    void store(const Insn& insn, const Tensors& tensors, int8_t* out);
     void compute(const Insn& insn);
     void check_index(const char* what, int64_t most, int64_t depth) const;
     void watch(const Insn& insn, const Uop* uops, size_t count);

@@ -13,52 +13,44 @@ int log2_of(int64_t depth) {
     return bits;
 }
 
-// Writes fields from bit 0 upwards.
+[[noreturn]] __attribute__((noinline, cold)) void too_wide(const char* field, Code code, int64_t value, int bits) {
+    throw Failure(Stage::run, code,
+                  std::string(field) + " is " + std::to_string(value) + ", its field has " + std::to_string(bits) +
+                      " bits");
+}
+
+// Writes fields from bit 0 upwards; no field lies in both words.
 class Writer {
   public:
     void put(const char* field, Code code, int64_t value, int bits) {
-        if (value < 0 || value >= (int64_t(1) << bits))
-            throw Failure(Stage::run, code,
-                          std::string(field) + " is " + std::to_string(value) + ", its field has " +
-                              std::to_string(bits) + " bits");
+        if (uint64_t(value) >> bits) too_wide(field, code, value, bits);
         raw(uint64_t(value), bits);
     }
     void raw(uint64_t value, int bits) {
-        for (int done = 0; done < bits;) {
-            const int room = 64 - at_ % 64, take = bits - done < room ? bits - done : room;
-            const uint64_t mask = take == 64 ? ~uint64_t(0) : (uint64_t(1) << take) - 1;
-            word_[at_ / 64] |= (value >> done & mask) << at_ % 64;
-            at_ += take;
-            done += take;
-        }
+        word_[half_] |= value << at_;
+        at_ += bits;
     }
-    void skip_to(int bit) { at_ = bit; }
+    void high() { half_ = 1, at_ = 0; }
     Word word() const { return word_; }
 
   private:
     Word word_{};
-    int at_ = 0;
+    int half_ = 0, at_ = 0;
 };
 
 class Reader {
   public:
-    explicit Reader(const Word& word) : word_(word) {}
+    explicit Reader(const Word& word) : word_(word), rest_(word[0]) {}
     int64_t get(int bits) {
-        uint64_t value = 0;
-        for (int done = 0; done < bits;) {
-            const int room = 64 - at_ % 64, take = bits - done < room ? bits - done : room;
-            const uint64_t mask = take == 64 ? ~uint64_t(0) : (uint64_t(1) << take) - 1;
-            value |= (word_[at_ / 64] >> at_ % 64 & mask) << done;
-            at_ += take;
-            done += take;
-        }
+        const uint64_t value = rest_ & ((uint64_t(1) << bits) - 1);
+        rest_ >>= bits;
         return int64_t(value);
     }
-    void skip_to(int bit) { at_ = bit; }
+    void high() { rest_ = word_[1]; }
 
   private:
     const Word& word_;
-    int at_ = 0;
+    uint64_t rest_;
 };
 
 }  // namespace
@@ -77,7 +69,7 @@ Word encode(const Insn& insn, const Widths& widths) {
         out.raw(uint64_t(insn.memory), 3);
         out.put("sram_base", Code::field_base, insn.sram_base, 16);
         out.put("dram_base", Code::field_base, insn.dram_base, 32);
-        out.skip_to(64);
+        out.high();
         out.put("y_size", Code::field_size, insn.y_size, 16);
         out.put("x_size", Code::field_size, insn.x_size, 16);
         out.put("x_stride", Code::field_stride, insn.x_stride, 16);
@@ -91,7 +83,7 @@ Word encode(const Insn& insn, const Widths& widths) {
         out.put("uop_end", Code::field_base, insn.uop_end, widths.uop + 1);
         out.put("iter_out", Code::field_iter, insn.iter_out, 14);
         out.put("iter_in", Code::field_iter, insn.iter_in, 14);
-        out.skip_to(64);
+        out.high();
         const int source = insn.opcode == GEMM ? widths.inp : widths.acc;
         out.put("dst_out", Code::field_factor, insn.dst_out, widths.acc);
         out.put("dst_in", Code::field_factor, insn.dst_in, widths.acc);
@@ -103,17 +95,15 @@ Word encode(const Insn& insn, const Widths& widths) {
         } else {
             out.raw(uint64_t(insn.alu_op), 3);
             out.raw(insn.use_imm, 1);
-            if (insn.imm < -32768 || insn.imm > 32767)
-                throw Failure(Stage::run, Code::field_size, "imm is " + std::to_string(insn.imm) + ", its field has 16 bits");
+            if (insn.imm < -32768 || insn.imm > 32767) too_wide("imm", Code::field_size, insn.imm, 16);
             out.raw(uint64_t(insn.imm) & 0xffff, 16);
         }
     }
     return out.word();
 }
 
-Insn decode(const Word& word, const Widths& widths) {
+void decode(const Word& word, const Widths& widths, Insn& insn) {
     Reader in(word);
-    Insn insn;
     insn.opcode = int(in.get(3));
     insn.pop_prev = in.get(1);
     insn.pop_next = in.get(1);
@@ -123,7 +113,7 @@ Insn decode(const Word& word, const Widths& widths) {
         insn.memory = int(in.get(3));
         insn.sram_base = in.get(16);
         insn.dram_base = in.get(32);
-        in.skip_to(64);
+        in.high();
         insn.y_size = in.get(16);
         insn.x_size = in.get(16);
         insn.x_stride = in.get(16);
@@ -137,7 +127,7 @@ Insn decode(const Word& word, const Widths& widths) {
         insn.uop_end = in.get(widths.uop + 1);
         insn.iter_out = in.get(14);
         insn.iter_in = in.get(14);
-        in.skip_to(64);
+        in.high();
         const int source = insn.opcode == GEMM ? widths.inp : widths.acc;
         insn.dst_out = in.get(widths.acc);
         insn.dst_in = in.get(widths.acc);
@@ -152,20 +142,29 @@ Insn decode(const Word& word, const Widths& widths) {
             insn.imm = int16_t(in.get(16));
         }
     }
+}
+
+Insn decode(const Word& word, const Widths& widths) {
+    Insn insn;
+    decode(word, widths, insn);
     return insn;
 }
 
-Insn decode_checked(const Word& word, const Widths& widths, size_t index) {
-    const Insn insn = decode(word, widths);
-    const Module module = insn.module();
-    const char* problem = insn.opcode > ALU || insn.memory > ACC8 ? "is unknown"
-                          : module == M_LOAD && (insn.pop_prev || insn.push_prev)
+Module check(const Word& word, size_t index) {
+    const int opcode = int(word[0] & 7), memory = int(word[0] >> 7 & 7);
+    const bool transfer = opcode == LOAD || opcode == STORE;
+    const Module module = opcode == STORE                                              ? M_STORE
+                          : opcode == LOAD && (memory == INP || memory == WGT) ? M_LOAD
+                                                                                       : M_COMPUTE;
+    const bool pop_prev = word[0] >> 3 & 1, pop_next = word[0] >> 4 & 1;
+    const char* problem = opcode > ALU || (transfer && memory > ACC8) ? "is unknown"
+                          : module == M_LOAD && (pop_prev || word[0] & kPushPrev)
                               ? "has a token flag towards a module before load"
-                          : module == M_STORE && (insn.pop_next || insn.push_next)
+                          : module == M_STORE && (pop_next || word[0] & kPushNext)
                               ? "has a token flag towards a module after store"
                               : nullptr;
     if (problem) throw Failure(Stage::run, Code::oob, "instruction " + std::to_string(index) + " " + problem);
-    return insn;
+    return module;
 }
 
 // The source of an ALU micro-op is an accumulator index; where that is wider than an input index,

@@ -20,6 +20,9 @@ enum Token : int { L2G = 0, G2L = 1, G2S = 2, S2G = 3, NO_QUEUE = 4 };
 constexpr int kQueue[3][4] = {
     {NO_QUEUE, G2L, NO_QUEUE, L2G}, {L2G, S2G, G2L, G2S}, {G2S, NO_QUEUE, S2G, NO_QUEUE}};
 
+// The push flags in the low word of an instruction.
+constexpr uint64_t kPushPrev = 1 << 5, kPushNext = 1 << 6;
+
 using Word = std::array<uint64_t, 2>;
 
 // One instruction, all kinds in one: which fields count depends on the opcode.
@@ -29,7 +32,7 @@ struct Insn {
     // LOAD, STORE
     int memory = UOP;
     int64_t sram_base = 0, dram_base = 0, y_size = 0, x_size = 0, x_stride = 0;
-    int64_t y_pad_0 = 0, y_pad_1 = 0, x_pad_0 = 0, x_pad_1 = 0;
+    int64_t y_pad_0 = 0, y_pad_1 = 0, x_pad_0 = 0, x_pad_1 = 0;  // top, bottom, left, right
     // GEMM, ALU
     bool reset = false;
     int64_t uop_bgn = 0, uop_end = 0, iter_out = 0, iter_in = 0;
@@ -59,11 +62,12 @@ struct Widths {
 // Throws Failure (stage run, FIELD_*) for a value that its field cannot hold.
 Word encode(const Insn& insn, const Widths& widths);
 Insn decode(const Word& word, const Widths& widths);
+// Fills in the fields that the opcode has, and leaves the others as they are.
+void decode(const Word& word, const Widths& widths, Insn& insn);
+// The module that runs an instruction. Throws Failure (stage run, OOB) for what no module understands.
+Module check(const Word& word, size_t index);
 uint32_t encode(const Uop& uop, bool alu, const Widths& widths);
 Uop decode(uint32_t word, bool alu, const Widths& widths);
-
-// As `decode`, but refuses what no module understands. Throws Failure (stage run, OOB).
-Insn decode_checked(const Word& word, const Widths& widths, size_t index);
 
 std::string disassemble(const Insn& insn);
 Insn assemble(const std::string& line);  // throws std::invalid_argument

@@ -24,7 +24,7 @@ void Runtime::push_token(Module from, Module to) {
     bool& flag = next ? last_.push_next : last_.push_prev;
     if (open_ && last_.module() == from && !flag) {
         flag = true;
-        program_.insns.back() = encode(last_, widths_);
+        program_.insns.back()[0] |= next ? kPushNext : kPushPrev;
     } else {
         noop(from, false, false, !next, next);
     }

@@ -47,15 +47,12 @@ struct Actor {
     Span span;
 };
 
-struct Channel {
-    int64_t free = 0;
-};
-
 class Machine {
   public:
     Machine(const Program& program, const Hardware& hardware, const Timing& timing, bool trace)
         : program_(program), hardware_(hardware), timing_(timing), widths_(hardware), trace_(trace) {
         longest_ = int64_t(timing.bus_bytes) * timing.max_beats;
+        out_element_ = hardware.bytes(OUT);
         if (trace) result_.spans.resize(program.insns.size());
     }
 
@@ -73,14 +70,15 @@ class Machine {
     int64_t segment(int64_t begin, int64_t end, int64_t start) {
         for (auto& list : lists_) list.clear();
         for (int64_t i = begin; i < end; i++)
-            lists_[decode_checked(program_.insns[size_t(i)], widths_, size_t(i)).module()].push_back(uint32_t(i));
+            lists_[check(program_.insns[size_t(i)], size_t(i))].push_back(uint32_t(i));
         for (int m = 0; m < 3; m++) {
             actors_[m] = Actor();
             actors_[m].wake = actors_[m].since = start;
         }
         Actor& fetch = actors_[kFetch] = Actor();
         fetch.transfer = {};
-        next_ = drained_to_ = begin;
+        next_ = drained_to_ = begin_ = begin;
+        arrival_.resize(size_t(end - begin));
         end_ = end;
         fetch.wake = start;
         fetch.state = Actor::issue;
@@ -90,7 +88,7 @@ class Machine {
             for (const Actor& actor : actors_) wake = std::min(wake, actor.wake);
             int64_t grant = kNever;
             int winner = -1;
-            choose(grant, winner);
+            if (waiting_ > 0) choose(grant, winner);
             if (wake == kNever && grant == kNever) break;
             if (wake <= grant) {
                 now = wake;
@@ -112,56 +110,68 @@ class Machine {
         return finish_;
     }
 
-    Channel& channel(bool write) { return channels_[write && !timing_.shared_port]; }
-
     // The request that gets the bus next, and when.
     void choose(int64_t& when, int& winner) {
-        for (int c = 0; c < 2; c++) {
+        for (int c = 0; c < (timing_.shared_port ? 1 : 2); c++) {
             int64_t earliest = kNever;
             for (const Actor& actor : actors_)
-                if (actor.request != kNever && &channel(actor.transfer.write) == &channels_[c])
-                    earliest = std::min(earliest, actor.request);
+                if (actor.request != kNever && port(actor) == c) earliest = std::min(earliest, actor.request);
             if (earliest == kNever) continue;
-            const int64_t at = std::max(earliest, channels_[c].free);
+            const int64_t at = std::max(earliest, free_[c]);
             if (at >= when) continue;
             when = at;
             int best = 1 << 30;
-            for (int a = 0; a < 4; a++) {
-                const Actor& actor = actors_[a];
-                if (actor.request <= at && &channel(actor.transfer.write) == &channels_[c] &&
-                    actor.transfer.priority < best) {
-                    best = actor.transfer.priority;
+            for (int a = 0; a < 4; a++)
+                if (actors_[a].request <= at && port(actors_[a]) == c && actors_[a].transfer.priority < best) {
+                    best = actors_[a].transfer.priority;
                     winner = a;
                 }
-            }
         }
     }
 
+    int port(const Actor& actor) const { return actor.transfer.write && !timing_.shared_port; }
+
     void give_bus(int a, int64_t now) {
         Actor& actor = actors_[a];
-        Channel& bus = channel(actor.transfer.write);
-        const int64_t size = actor.transfer.next_burst(longest_);
+        int64_t& free = free_[port(actor)];
+        const int64_t waited = now - actor.request;
+        actor.span.bus_wait += waited;
+        if (a != kFetch) result_.modules[a].wait_bus += waited;
+        const bool queued = actor.request < free;  // data of others was still on its way
+        waiting_--;
+        actor.request = kNever;
+        // Nobody else acts before this time, so until then the bursts follow one another.
+        int64_t alone = waiting_ > 0 ? 0 : kNever;
+        for (const Actor& other : actors_) alone = std::min(alone, other.wake);
+        while (true) {
+            free = now + hold(actor.transfer, !queued);
+            if (a != kFetch && timing_.outstanding > 1 && !actor.transfer.write && !actor.transfer.done()) {
+                ask(actor, now);
+                return;
+            }
+            if (actor.transfer.done() || free >= alone || queued) break;
+            now = free;
+        }
+        actor.wake = free;
+    }
+
+    // Cycles for which one burst has the bus.
+    int64_t hold(Transfer& transfer, bool idle) {
+        const int64_t size = transfer.next_burst(longest_);
         const int64_t beats = (size + timing_.bus_bytes - 1) / timing_.bus_bytes;
-        int64_t hold = (beats * timing_.beat_milli + 999) / 1000;
-        if (actor.transfer.write) {
-            const int64_t element = hardware_.bytes(OUT);
-            hold += timing_.wr_ov + timing_.out_read * ((size + element - 1) / element);
-        } else {
-            hold += timing_.rd_ov;
-            if (actor.request >= bus.free) hold += timing_.lat;  // nothing was on its way
-        }
-        actor.span.bus_wait += now - actor.request;
-        if (a != kFetch) result_.modules[a].wait_bus += now - actor.request;
-        bus.free = now + hold;
-        result_.bus_busy += hold;
+        int64_t cycles = timing_.beat_milli == 1000 ? beats : (beats * timing_.beat_milli + 999) / 1000;
+        if (transfer.write)
+            cycles += timing_.wr_ov + timing_.out_read * ((size + out_element_ - 1) / out_element_);
+        else
+            cycles += timing_.rd_ov + (idle ? timing_.lat : 0);
+        result_.bus_busy += cycles;
         result_.bursts++;
-        const bool more = a != kFetch && !actor.transfer.done();
-        if (more && timing_.outstanding > 1 && !actor.transfer.write) {
-            actor.request = now;
-        } else {
-            actor.request = kNever;
-            actor.wake = now + hold;
-        }
+        return cycles;
+    }
+
+    void ask(Actor& actor, int64_t now) {
+        actor.request = now;
+        waiting_++;
     }
 
     // The fetch unit reads a burst of instructions, then puts one per cycle into the queues.
@@ -177,20 +187,24 @@ class Machine {
             next_ += count;
             fetch.state = Actor::transferring;
             fetch.wake = kNever;
-            fetch.request = now;
+            ask(fetch, now);
             return;
         }
         if (fetch.state == Actor::transferring && fetch.transfer.left > 0) {  // narrower than one instruction
             fetch.wake = kNever;
-            fetch.request = now;
+            ask(fetch, now);
             return;
         }
         if (fetch.state == Actor::transferring) {
+            if (all_fit()) {
+                drain(now);
+                return;
+            }
             fetch.state = Actor::ending;
             fetch.wake = now + 1;
             return;
         }
-        const int m = decode(program_.insns[size_t(drained_to_)], widths_).module();
+        const int m = check(program_.insns[size_t(drained_to_)], size_t(drained_to_));
         Actor& module = actors_[m];
         if (int64_t(module.fetched - module.head) >= timing_.queue_depth) {
             fetch.blocked = Actor::on_space;
@@ -199,6 +213,7 @@ class Machine {
         }
         fetch.blocked = Actor::none;
         module.fetched++;
+        arrival_[size_t(drained_to_ - begin_)] = now;
         if (module.blocked == Actor::on_insn) module.wake = std::min(module.wake, now);
         if (++drained_to_ < next_) {
             fetch.wake = now + 1;
@@ -208,6 +223,31 @@ class Machine {
         }
     }
 
+    // Whether every queue has room for its part of the burst.
+    bool all_fit() const {
+        size_t room[3];
+        for (int m = 0; m < 3; m++) {
+            const size_t queued = actors_[m].fetched - actors_[m].head;
+            room[m] = size_t(timing_.queue_depth) - std::min(size_t(timing_.queue_depth), queued);
+        }
+        for (int64_t i = drained_to_; i < next_; i++)
+            if (room[check(program_.insns[size_t(i)], size_t(i))]-- == 0) return false;
+        return true;
+    }
+
+    // The burst at once: what `step_fetch` does one by one where a queue may be full.
+    void drain(int64_t now) {
+        Actor& fetch = actors_[kFetch];
+        for (; drained_to_ < next_; drained_to_++) {
+            Actor& module = actors_[check(program_.insns[size_t(drained_to_)], size_t(drained_to_))];
+            arrival_[size_t(drained_to_ - begin_)] = ++now;
+            module.fetched++;
+            if (module.blocked == Actor::on_insn) module.wake = std::min(module.wake, now);
+        }
+        fetch.state = Actor::issue;
+        fetch.wake = now;
+    }
+
     void step(int m, int64_t now) {
         Actor& actor = actors_[m];
         switch (actor.state) {
@@ -215,7 +255,7 @@ class Machine {
             case Actor::transferring:
                 if (!actor.transfer.done()) {
                     actor.wake = kNever;
-                    actor.request = now;
+                    ask(actor, now);
                 } else if (timing_.pad_overlap) {
                     const int64_t padded = actor.span.start + actor.pads * timing_.pad_cycles;
                     actor.state = Actor::ending;
@@ -236,8 +276,14 @@ class Machine {
             actor.wake = kNever;
             return;
         }
+        const int64_t arrival = arrival_[size_t(lists_[m][actor.head] - begin_)];
+        if (arrival > now) {
+            actor.blocked = Actor::on_insn;
+            actor.wake = arrival;
+            return;
+        }
         if (!actor.decoded) {
-            actor.insn = decode(program_.insns[lists_[m][actor.head]], widths_);
+            decode(program_.insns[lists_[m][actor.head]], widths_, actor.insn);
             actor.decoded = true;
             actor.span = Span();
             actor.span.issue = now;
@@ -290,7 +336,7 @@ class Machine {
                      insn.x_size * insn.y_size;
         actor.state = Actor::transferring;
         actor.wake = kNever;
-        actor.request = now;
+        ask(actor, now);
     }
 
     void end(int m, int64_t now) {
@@ -334,12 +380,14 @@ class Machine {
     const Timing& timing_;
     Widths widths_;
     bool trace_;
-    int64_t longest_;
+    int64_t longest_, out_element_;
     std::vector<uint32_t> lists_[3];
     Actor actors_[4];
-    Channel channels_[2];
+    int64_t free_[2] = {};  // when the bus is free again: reads, and writes where they have a port of their own
+    int waiting_ = 0;       // requests for the bus
     int64_t tokens_[5] = {};
-    int64_t next_ = 0, drained_to_ = 0, end_ = 0, finish_ = 0;
+    std::vector<int64_t> arrival_;  // of each instruction in its queue
+    int64_t begin_ = 0, next_ = 0, drained_to_ = 0, end_ = 0, finish_ = 0;
     Timed result_;
 };
 

@@ -1,8 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "gemm.hpp"
+#include "kernels.hpp"
+
+#include <algorithm>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#endif
+
+// Two versions of a function, of which the loader takes the one that fits the processor.
+#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__)
+#define FAST __attribute__((target_clones("default", "avx2")))
+#else
+#define FAST
 #endif
 
 namespace vta {
@@ -43,36 +52,27 @@ __attribute__((VNNI, always_inline)) inline __m512i pair_of(const int16_t* input
 }
 
 __attribute__((VNNI)) void avx512(const GemmBuffers& g, const Insn& insn, const Uop* uops, size_t count) {
-    // The order of additions does not matter, so a micro-op's weights stay in registers where its
-    // loops do not move them.
+    // The order of additions does not matter, so the inner loop is the one that does not move the
+    // weights: they stay in registers, and neighbouring steps go to different accumulators.
+    const bool swap = insn.wgt_out == 0 && insn.dst_out != 0;
+    const int64_t outer = swap ? insn.iter_in : insn.iter_out, inner = swap ? insn.iter_out : insn.iter_in;
+    const int64_t dst_step = swap ? insn.dst_out : insn.dst_in, dst_outer = swap ? insn.dst_in : insn.dst_out;
+    const int64_t src_step = swap ? insn.src_out : insn.src_in, src_outer = swap ? insn.src_in : insn.src_out;
+    const int64_t wgt_step = swap ? insn.wgt_out : insn.wgt_in, wgt_outer = swap ? insn.wgt_in : insn.wgt_out;
     for (size_t u = 0; u < count; u++)
-        for (int64_t o = 0; o < insn.iter_out; o++) {
-            int64_t dst = uops[u].dst + o * insn.dst_out, src = uops[u].src + o * insn.src_out,
-                    wgt = uops[u].wgt + o * insn.wgt_out;
-            if (insn.wgt_in == 0) {
-                const int16_t* weights = g.wgt + wgt * 256;
-                __m512i w[8];
-                for (int p = 0; p < 8; p++) w[p] = _mm512_loadu_si512(weights + 32 * p);
-                for (int64_t i = 0; i < insn.iter_in; i++, dst += insn.dst_in, src += insn.src_in) {
-                    const int16_t* input = g.inp + src * 16;
-                    int32_t* out = g.acc + dst * 16;
-                    __m512i a = _mm512_loadu_si512(out), b = _mm512_setzero_si512();
-                    for (int p = 0; p < 8; p += 2) {
-                        a = _mm512_dpwssd_epi32(a, pair_of(input, p), w[p]);
-                        b = _mm512_dpwssd_epi32(b, pair_of(input, p + 1), w[p + 1]);
-                    }
-                    _mm512_storeu_si512(out, _mm512_add_epi32(a, b));
-                }
-                continue;
-            }
-            for (int64_t i = 0; i < insn.iter_in; i++, dst += insn.dst_in, src += insn.src_in, wgt += insn.wgt_in) {
-                const int16_t* weights = g.wgt + wgt * 256;
-                const int16_t* input = g.inp + src * 16;
-                int32_t* out = g.acc + dst * 16;
+        for (int64_t o = 0; o < outer; o++) {
+            const int16_t* weights = g.wgt + (uops[u].wgt + o * wgt_outer) * 256;
+            const int16_t* input = g.inp + (uops[u].src + o * src_outer) * 16;
+            int32_t* out = g.acc + (uops[u].dst + o * dst_outer) * 16;
+            __m512i w[8];
+            for (int p = 0; p < 8; p++) w[p] = _mm512_loadu_si512(weights + 32 * p);
+            for (int64_t i = 0; i < inner; i++, out += dst_step * 16, input += src_step * 16) {
+                if (wgt_step != 0 && i > 0)
+                    for (int p = 0; p < 8; p++) w[p] = _mm512_loadu_si512(weights + i * wgt_step * 256 + 32 * p);
                 __m512i a = _mm512_loadu_si512(out), b = _mm512_setzero_si512();
                 for (int p = 0; p < 8; p += 2) {
-                    a = _mm512_dpwssd_epi32(a, pair_of(input, p), _mm512_loadu_si512(weights + 32 * p));
-                    b = _mm512_dpwssd_epi32(b, pair_of(input, p + 1), _mm512_loadu_si512(weights + 32 * p + 32));
+                    a = _mm512_dpwssd_epi32(a, pair_of(input, p), w[p]);
+                    b = _mm512_dpwssd_epi32(b, pair_of(input, p + 1), w[p + 1]);
                 }
                 _mm512_storeu_si512(out, _mm512_add_epi32(a, b));
             }
@@ -132,6 +132,63 @@ void gemm(const GemmBuffers& g, const Insn& insn, const Uop* uops, size_t count)
     }
 #endif
     walk(insn, uops, count, [&](int64_t dst, int64_t src, int64_t wgt) { portable(g, dst, src, wgt); });
+}
+
+FAST void widen_inputs(const int8_t* from, int64_t count, int16_t* to) {
+    for (int64_t i = 0; i < count; i++) to[i] = from[i];
+}
+
+// [out][in] to [in / 2][out][2]
+void widen_weights(const int8_t* from, int64_t elements, int block, int16_t* to) {
+    for (int64_t e = 0; e < elements; e++, from += block * block, to += block * block)
+        for (int o = 0; o < block; o++)
+            for (int i = 0; i < block; i++) to[(i / 2 * block + o) * 2 + i % 2] = from[o * block + i];
+}
+
+FAST void alu_pair(int operation, int32_t* dst, const int32_t* src, int64_t lanes) {
+    switch (operation) {
+        case ALU_MIN:
+            for (int64_t l = 0; l < lanes; l++) dst[l] = std::min(dst[l], src[l]);
+            break;
+        case ALU_MAX:
+            for (int64_t l = 0; l < lanes; l++) dst[l] = std::max(dst[l], src[l]);
+            break;
+        case ALU_ADD:
+            for (int64_t l = 0; l < lanes; l++) dst[l] = int32_t(uint32_t(dst[l]) + uint32_t(src[l]));
+            break;
+        case ALU_SHR:
+            for (int64_t l = 0; l < lanes; l++)
+                dst[l] = src[l] >= 0 ? dst[l] >> (src[l] & 31) : int32_t(uint32_t(dst[l]) << (-src[l] & 31));
+            break;
+        default:
+            for (int64_t l = 0; l < lanes; l++) dst[l] = int32_t(uint32_t(dst[l]) * uint32_t(src[l]));
+    }
+}
+
+FAST void alu_imm(int operation, int32_t* dst, int32_t imm, int64_t lanes) {
+    switch (operation) {
+        case ALU_MIN:
+            for (int64_t l = 0; l < lanes; l++) dst[l] = std::min(dst[l], imm);
+            break;
+        case ALU_MAX:
+            for (int64_t l = 0; l < lanes; l++) dst[l] = std::max(dst[l], imm);
+            break;
+        case ALU_ADD:
+            for (int64_t l = 0; l < lanes; l++) dst[l] = int32_t(uint32_t(dst[l]) + uint32_t(imm));
+            break;
+        case ALU_SHR:
+            if (imm >= 0)
+                for (int64_t l = 0; l < lanes; l++) dst[l] >>= imm & 31;
+            else
+                for (int64_t l = 0; l < lanes; l++) dst[l] = int32_t(uint32_t(dst[l]) << (-imm & 31));
+            break;
+        default:
+            for (int64_t l = 0; l < lanes; l++) dst[l] = int32_t(uint32_t(dst[l]) * uint32_t(imm));
+    }
+}
+
+FAST void narrow(const int32_t* from, int64_t count, int8_t* to) {
+    for (int64_t i = 0; i < count; i++) to[i] = int8_t(from[i]);
 }
 
 }  // namespace vta
