@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -13,6 +14,14 @@ from simtune.templates import boosting
 from simtune.templates.base import Options, Tuner, scores
 from simtune.templates.checks import ENUMERABLE, Unseen
 from simtune.templates.encode import Array, Ints, coordinates, feature_rows, indices, values
+
+
+class Model(Protocol):
+    """What annealing walks on."""
+
+    def predict(self, rows: Array) -> Array:
+        """One score per row, larger is better."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -101,9 +110,14 @@ class AnnealingTuner(Tuner):
 
     def _replan(self) -> None:
         results = list(self.results.values())
-        targets = scores(results)
-        model = boosting.fit(
-            self.rows([result.index for result in results]),
+        model = self.train(self.rows([result.index for result in results]), scores(results))
+        self._plan = self.anneal(model, self.options.plan)
+        self._planned = len(self._plan)
+
+    def train(self, rows: Array, targets: Array) -> Model:
+        """The rank model; a subclass may put in another one."""
+        return boosting.fit(
+            rows,
             targets,
             "rank",
             depth=self.options.depth,
@@ -112,8 +126,6 @@ class AnnealingTuner(Tuner):
             gamma=self.options.gamma,
             stop=boosting.average_recall(targets, self.options.plan),
         )
-        self._plan = self.anneal(model, self.options.plan)
-        self._planned = len(self._plan)
 
     def rows(self, points: Sequence[int]) -> Array:
         """What the model sees of points."""
@@ -133,7 +145,7 @@ class AnnealingTuner(Tuner):
 
     # Annealing --------------------------------------------------------------------------------
 
-    def anneal(self, model: boosting.Trees, count: int) -> list[int]:
+    def anneal(self, model: Model, count: int) -> list[int]:
         """The best open points that the walks came by, best first."""
         options, space = self.options, self.space
         known = _Scores(self, model)
@@ -177,7 +189,7 @@ class AnnealingTuner(Tuner):
 class _Scores:
     """Scores of points, each computed once per model; of a small space all at once."""
 
-    def __init__(self, tuner: AnnealingTuner, model: boosting.Trees) -> None:
+    def __init__(self, tuner: AnnealingTuner, model: Model) -> None:
         self.tuner, self.model = tuner, model
         self.whole: Array | None = None
         if tuner.space.size <= ENUMERABLE and tuner.options.learn_from == "knobs":

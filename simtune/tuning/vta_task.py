@@ -87,5 +87,5 @@ class VtaTask:
         ]
 
     def command(self, config: Mapping[str, int]) -> str:
-        knobs = " ".join(f"-c {name}={value}" for name, value in config.items())
-        return f"simtune vta simulate {self.layer.name} --machine {self.place} {knobs}"
+        knobs = ",".join(f"{name}={value}" for name, value in config.items())
+        return f"simtune simulate {self.name} --machine {self.place} --config {knobs}"
