@@ -77,19 +77,19 @@ def _trials(layers: list[dict[str, Any]], cases: tuple[str, ...]) -> Any:
 
 def _progress(layers: list[dict[str, Any]]) -> Any:
     """Median best so far over the best of all, by trial, with its quartiles."""
-    figure, axes = _panels(layers, 1.8, 3)
+    figure, axes = _panels(layers, 1.8, min(3, len(layers)))
     for axis, layer in zip(axes, layers, strict=False):
-        for case, (colour, dash) in CURVES.items():
-            if case not in layer["runs"]:
-                continue
+        shown = [case for case in CURVES if case in layer["runs"]]
+        length = max(len(run["curve"]) for case in shown for run in layer["runs"][case])
+        for case in shown:
+            colour, dash = CURVES[case]
             curves = [run["curve"] for run in layer["runs"][case]]
-            length = max(map(len, curves))
             # A run that ended has found it: its line goes on where it ended.
             grid = np.array([[*curve, *[curve[-1]] * (length - len(curve))] for curve in curves])
             low, middle, high = np.percentile(np.minimum(grid, 1e3), [25, 50, 75], axis=0)
             place = np.arange(1, length + 1)
-            axis.plot(place, middle, dash, color=colour, linewidth=1.3, label=case)
-            axis.fill_between(place, low, high, color=colour, alpha=0.12, linewidth=0)
+            axis.step(place, middle, dash, where="post", color=colour, linewidth=1.3, label=case)
+            axis.fill_between(place, low, high, step="post", color=colour, alpha=0.12, linewidth=0)
         axis.set_title(layer["layer"], fontsize=8)
         axis.set_xscale("log")
         axis.set_yscale("log")
