@@ -34,7 +34,7 @@ def estimate(layer: Layer, machine: VtaMachine, config: Mapping[str, int]) -> di
     gemm = p.iter_out * p.iter_in * p.uops * timing.gemm_ii + timing.gemm_ov + timing.insn_ov
     reset = vectors * timing.gemm_ii + timing.gemm_ov + timing.insn_ov
     alu = vectors * (3 * timing.alu_imm + timing.alu_tt) + 4 * (timing.alu_ov + timing.insn_ov)
-    compute = tiles * (p.k0 * gemm + reset + alu + bias)
+    compute = tiles * (p.tb * p.k0 * gemm + reset + alu + bias)
     store = tiles * _store(layer, machine, p, vectors)
     if p.threads > 1:
         # Each thread fills its part of the buffers while another is worked on, but not quite hidden.
@@ -56,14 +56,14 @@ def _transfer(timing: TimingSpec, rows: float, row_bytes: float) -> float:
 def _load(layer: Layer, machine: VtaMachine, p: TilePlan, tiles: int) -> float:
     hardware, timing = machine.hardware, machine.timing
     element = hardware.batch * hardware.block * _INP_BYTES
-    rounds = tiles * p.k0
+    rounds = tiles * p.k0 * p.tb  # each row of a batch loads its own operands
     # Padding is at the edges of the image only.
     across = p.i0 * p.hin * 2 * layer.pw + p.j0 * p.win * 2 * layer.ph
-    padding = p.b0 * p.c0 * p.k0 * p.tci * across
-    elements = max(0.0, rounds * p.tb * p.tci * p.hin * p.win - padding)
-    rows = p.tci * p.hin * p.tb
+    padding = p.b0 * p.tb * p.c0 * p.k0 * p.tci * across
+    elements = max(0.0, rounds * p.tci * p.hin * p.win - padding)
+    rows = p.tci * p.hin
     if not (layer.ph or layer.pw) and p.win == layer.w:
-        rows = p.tb * p.tci if p.hin < layer.h else p.tb
+        rows = p.tci if p.hin < layer.h else 1
     inp = rounds * _transfer(timing, rows, elements / rounds / rows * element)
     if not timing.pad_overlap:
         inp += padding * timing.pad_cycles
