@@ -109,7 +109,7 @@ py::dict evaluate_all(const Hardware& hardware, const Timing& timing, const Laye
     return result;
 }
 
-py::dict compile_all(const Hardware& hardware, const Layer& layer, const Array<int64_t>& configs) {
+py::dict compile_all(const Hardware& hardware, const Layer& layer, const Array<int64_t>& configs, bool make_code) {
     const std::vector<Config> list = as_configs(configs);
     Request request;
     request.layer = layer;
@@ -119,7 +119,7 @@ py::dict compile_all(const Hardware& hardware, const Layer& layer, const Array<i
     std::vector<Verdict> verdicts(list.size());
     {
         py::gil_scoped_release release;
-        compile(request, verdicts.data());
+        compile(request, make_code, verdicts.data());
     }
     return as_dict(verdicts);
 }
@@ -218,6 +218,7 @@ PYBIND11_MODULE(_vta, m) {
         .def(py::init<>())
         .def_readwrite("bus_bytes", &Timing::bus_bytes)
         .def_readwrite("max_beats", &Timing::max_beats)
+        .def_readwrite("fetch_beats", &Timing::fetch_beats)
         .def_readwrite("beat_milli", &Timing::beat_milli)
         .def_readwrite("rd_ov", &Timing::rd_ov)
         .def_readwrite("wr_ov", &Timing::wr_ov)
