@@ -187,15 +187,18 @@ std::vector<std::string> disassemble_all(const Hardware& hardware, const Array<u
     return lines;
 }
 
-py::array_t<uint64_t> assemble_all(const Hardware& hardware, const std::vector<std::string>& lines) {
+py::tuple assemble_all(const Hardware& hardware, const std::vector<std::string>& lines) {
     const Widths widths(hardware);
     py::array_t<uint64_t> insns({py::ssize_t(lines.size()), py::ssize_t(2)});
-    for (size_t i = 0; i < lines.size(); i++) {
-        const Word word = encode(assemble(lines[i]), widths);
-        insns.mutable_data()[2 * i] = word[0];
-        insns.mutable_data()[2 * i + 1] = word[1];
-    }
-    return insns;
+    uint64_t* words = insns.mutable_data();
+    py::tuple verdict = verdict_of([&] {
+        for (size_t i = 0; i < lines.size(); i++) {
+            const Word word = encode(assemble(lines[i]), widths);
+            words[2 * i] = word[0];
+            words[2 * i + 1] = word[1];
+        }
+    });
+    return py::make_tuple(verdict, insns);
 }
 
 }  // namespace
