@@ -366,5 +366,8 @@ def _table(*columns: str) -> Table:
     """A plain table; a star marks a right-aligned column."""
     table = Table(box=box.SIMPLE, pad_edge=False)
     for column in columns:
-        table.add_column(column.rstrip("*"), justify="right" if column.endswith("*") else "left")
+        right = column.endswith("*")
+        table.add_column(
+            column.rstrip("*"), justify="right" if right else "left", no_wrap=column == columns[0]
+        )
     return table

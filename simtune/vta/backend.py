@@ -18,7 +18,7 @@ from simtune.vta.counters import VtaCounters
 from simtune.vta.hwspec import VtaMachine
 from simtune.vta.layers import Layer
 from simtune.vta.reference import data
-from simtune.vta.tileplan import as_rows, space
+from simtune.vta.tileplan import all_rows, as_rows, space
 
 CHECKS = ("first", "always", "never")
 _NO_COUNTERS = VtaCounters({})
@@ -97,9 +97,15 @@ class Backend:
         """Asks the compiler only: what fails later, when code is made, counts as compiled."""
         self.space.index(config)
         native = self._natives
-        found = core().compile(native.hardware, native.layer, as_rows([config]))
+        found = core().compile(native.hardware, native.layer, as_rows([config]), False)
         code = CODES[found["code"][0]]
         return Compiled(not code, STAGES[found["stage"][0]], code, found["messages"][0])
+
+    def emit_all(self) -> list[str]:
+        """The code of every point, found by making its code; runs nothing. The slow twin of `check_all`."""
+        native = self._natives
+        found = core().compile(native.hardware, native.layer, all_rows(self.layer, self.machine), True)
+        return [CODES[code] for code in found["code"]]
 
     def evaluate(self, configs: Sequence[Mapping[str, int]], jobs: int = 1) -> list[Result]:
         """Compiles, runs, checks and times configurations, `jobs` at a time; results in their order."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 
-from simtune.errors import ToolMissingError
+from simtune.errors import ConfigurationError, ToolMissingError
 from simtune.vta.build import build_core
+from simtune.vta.codes import CODES
 from simtune.vta.hwspec import VtaMachine
 from simtune.vta.layers import SHIFT, Layer
 from simtune.vta.tileplan import pack
@@ -105,7 +107,17 @@ class Program:
         return lines
 
 
-def assemble(lines: list[str], machine: VtaMachine) -> np.ndarray:
-    """Instructions from their text; the reverse of `Program.text`."""
-    words: np.ndarray = core().assemble(hardware_of(machine), lines)
-    return words
+def assemble(lines: Sequence[str], machine: VtaMachine) -> np.ndarray:
+    """Instructions from their text; the reverse of `Program.text`.
+
+    Raises:
+        ConfigurationError: a line is no instruction, or a value does not fit its field.
+    """
+    try:
+        (_, code, message), words = core().assemble(hardware_of(machine), list(lines))
+    except ValueError as error:
+        raise ConfigurationError(str(error), "write it as 'simtune vta disasm' does") from error
+    if code:
+        raise ConfigurationError(f"{CODES[code]}: {message}")
+    found: np.ndarray = words
+    return found

@@ -74,6 +74,7 @@ class TimingSpec:
 
     bus_bytes: int
     max_beats: int
+    fetch_beats: int
     beat_cycles: float
     rd_ov: int
     wr_ov: int
@@ -98,6 +99,7 @@ class TimingSpec:
 #: Key of a timing file to its lowest and highest value; the others are truth values.
 _RANGES: dict[str, tuple[float, float]] = {
     "max_beats": (1, 4096),
+    "fetch_beats": (1, 4096),
     "beat_cycles": (0.125, 100),
     "rd_ov": (0, 10000),
     "wr_ov": (0, 10000),
@@ -284,7 +286,8 @@ def _timing(section: Section) -> TimingSpec:
             )
         elif spec.name != "bus_bytes":
             values[spec.name] = _flag(section, spec.name)
-    if not power_of_two(values["max_beats"]):
-        section.wrong("max_beats", "a power of two")
+    for key in ("max_beats", "fetch_beats"):
+        if not power_of_two(values[key]):
+            section.wrong(key, "a power of two")
     section.close()
     return TimingSpec(**values)

@@ -109,7 +109,7 @@ py::dict evaluate_all(const Hardware& hardware, const Timing& timing, const Laye
     return result;
 }
 
-py::dict compile_all(const Hardware& hardware, const Layer& layer, const Array<int64_t>& configs) {
+py::dict compile_all(const Hardware& hardware, const Layer& layer, const Array<int64_t>& configs, bool make_code) {
     const std::vector<Config> list = as_configs(configs);
     Request request;
     request.layer = layer;
@@ -119,7 +119,7 @@ py::dict compile_all(const Hardware& hardware, const Layer& layer, const Array<i
     std::vector<Verdict> verdicts(list.size());
     {
         py::gil_scoped_release release;
-        compile(request, verdicts.data());
+        compile(request, make_code, verdicts.data());
     }
     return as_dict(verdicts);
 }
@@ -187,15 +187,18 @@ std::vector<std::string> disassemble_all(const Hardware& hardware, const Array<u
     return lines;
 }
 
-py::array_t<uint64_t> assemble_all(const Hardware& hardware, const std::vector<std::string>& lines) {
+py::tuple assemble_all(const Hardware& hardware, const std::vector<std::string>& lines) {
     const Widths widths(hardware);
     py::array_t<uint64_t> insns({py::ssize_t(lines.size()), py::ssize_t(2)});
-    for (size_t i = 0; i < lines.size(); i++) {
-        const Word word = encode(assemble(lines[i]), widths);
-        insns.mutable_data()[2 * i] = word[0];
-        insns.mutable_data()[2 * i + 1] = word[1];
-    }
-    return insns;
+    uint64_t* words = insns.mutable_data();
+    py::tuple verdict = verdict_of([&] {
+        for (size_t i = 0; i < lines.size(); i++) {
+            const Word word = encode(assemble(lines[i]), widths);
+            words[2 * i] = word[0];
+            words[2 * i + 1] = word[1];
+        }
+    });
+    return py::make_tuple(verdict, insns);
 }
 
 }  // namespace
@@ -218,6 +221,7 @@ PYBIND11_MODULE(_vta, m) {
         .def(py::init<>())
         .def_readwrite("bus_bytes", &Timing::bus_bytes)
         .def_readwrite("max_beats", &Timing::max_beats)
+        .def_readwrite("fetch_beats", &Timing::fetch_beats)
         .def_readwrite("beat_milli", &Timing::beat_milli)
         .def_readwrite("rd_ov", &Timing::rd_ov)
         .def_readwrite("wr_ov", &Timing::wr_ov)

@@ -87,10 +87,11 @@ void evaluate(const Request& request, Verdict* verdicts, double* counters) {
     for (std::thread& thread : threads) thread.join();
 }
 
-void compile(const Request& request, Verdict* verdicts) {
+void compile(const Request& request, bool make_code, Verdict* verdicts) {
     for (int64_t i = 0; i < request.count; i++) {
         try {
-            lower(request.layer, request.hardware, request.configs[i]);
+            const Plan plan = lower(request.layer, request.hardware, request.configs[i]);
+            if (make_code) emit(request.layer, request.hardware, plan);
         } catch (const Failure& failure) {
             fail(verdicts[i], failure);
         }

@@ -31,7 +31,7 @@ struct Request {
 // `counters` has counter_names().size() values per configuration; those of failures stay untouched.
 void evaluate(const Request& request, Verdict* verdicts, double* counters);
 
-// Instantiates and lowers only.
-void compile(const Request& request, Verdict* verdicts);
+// Instantiates and lowers, and makes code if `make_code`; runs nothing.
+void compile(const Request& request, bool make_code, Verdict* verdicts);
 
 }  // namespace vta

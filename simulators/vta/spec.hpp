@@ -74,6 +74,7 @@ struct Hardware {
 
 struct Timing {
     int bus_bytes = 8, max_beats = 16;
+    int fetch_beats = 16;   // of the fetch unit, which reads a burst before it hands anything on
     int beat_milli = 1000;  // thousandths of a cycle per beat
     int rd_ov = 5, wr_ov = 6, out_read = 1, lat = 0, outstanding = 1;
     bool shared_port = true, pad_overlap = false;

@@ -52,6 +52,7 @@ class Machine {
     Machine(const Program& program, const Hardware& hardware, const Timing& timing, bool trace)
         : program_(program), hardware_(hardware), timing_(timing), widths_(hardware), trace_(trace) {
         longest_ = int64_t(timing.bus_bytes) * timing.max_beats;
+        fetch_longest_ = int64_t(timing.bus_bytes) * timing.fetch_beats;
         out_element_ = hardware.bytes(OUT);
         if (trace) result_.spans.resize(program.insns.size());
     }
@@ -157,7 +158,7 @@ class Machine {
 
     // Cycles for which one burst has the bus.
     int64_t hold(Transfer& transfer, bool idle) {
-        const int64_t size = transfer.next_burst(longest_);
+        const int64_t size = transfer.next_burst(transfer.priority == 0 ? fetch_longest_ : longest_);
         const int64_t beats = (size + timing_.bus_bytes - 1) / timing_.bus_bytes;
         int64_t cycles = timing_.beat_milli == 1000 ? beats : (beats * timing_.beat_milli + 999) / 1000;
         if (transfer.write)
@@ -182,7 +183,7 @@ class Machine {
                 fetch.wake = kNever;
                 return;
             }
-            const int64_t count = std::min(end_ - next_, std::max<int64_t>(1, longest_ / 16));
+            const int64_t count = std::min(end_ - next_, std::max<int64_t>(1, fetch_longest_ / 16));
             fetch.transfer = {0, 16 * count, 0, 0, 0, 0, false, 0};
             next_ += count;
             fetch.state = Actor::transferring;
@@ -380,7 +381,7 @@ class Machine {
     const Timing& timing_;
     Widths widths_;
     bool trace_;
-    int64_t longest_, out_element_;
+    int64_t longest_, fetch_longest_, out_element_;
     std::vector<uint32_t> lists_[3];
     Actor actors_[4];
     int64_t free_[2] = {};  // when the bus is free again: reads, and writes where they have a port of their own
