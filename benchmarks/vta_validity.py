@@ -16,10 +16,12 @@ Example:
 
 from __future__ import annotations
 
+import hashlib
+import json
 import multiprocessing
 import statistics
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ import numpy as np
 from conditions import conditions, emit, parser
 
 from simtune.jobs import Status
+from simtune.records.files import whole_file
 from simtune.templates import TUNERS, Result, Tuner, create
 from simtune.templates.annealing import AnnealingTuner, Model
 from simtune.templates.boosting import average_recall
@@ -193,7 +196,7 @@ def run(truth: Truth, case: Case, seed: int, budget: int) -> dict[str, Any]:
             invalid += not valid
             simulate_s += truth.wall[point] if valid else truth.reject_s
             best = min(best, truth.seconds.get(point, np.inf))
-            curve.append(best / truth.best)
+            curve.append(round(min(best / truth.best, 1e6), 5))
             reached = best <= GOOD * truth.best
             if reached:
                 break
@@ -212,16 +215,24 @@ def run(truth: Truth, case: Case, seed: int, budget: int) -> dict[str, Any]:
     }
 
 
-def one_layer(job: tuple[str, str, int, int, int, tuple[str, ...]]) -> dict[str, Any]:
-    """All cases of one layer."""
-    name, machine, seed, seeds, budget, cases = job
+def one_layer(job: tuple[str, str, int, int, int, tuple[str, ...], Path | None]) -> dict[str, Any]:
+    """All cases of one layer; those in the folder of kept runs are not run again."""
+    name, machine, seed, seeds, budget, cases, keep = job
     truth = Truth(name, machine)
-    runs = {
-        case: [
-            run(truth, CASES[case], seed + number, min(budget, truth.space.size)) for number in range(seeds)
-        ]
-        for case in cases
-    }
+    task = truth.task
+    what = [name, task.machine_digest, task.simulator_version, seed, seeds, budget]
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for case in cases:
+        digest = hashlib.sha256(json.dumps([*what, case, asdict(CASES[case])]).encode()).hexdigest()[:16]
+        file = keep / f"{digest}.json" if keep else None
+        if file is not None and file.exists():
+            runs[case] = json.loads(file.read_text())
+            continue
+        most = min(budget, truth.space.size)
+        runs[case] = [run(truth, CASES[case], seed + number, most) for number in range(seeds)]
+        if file is not None:
+            with whole_file(file) as stream:
+                stream.write(json.dumps(runs[case]).encode())
     return {
         "layer": name,
         "space": truth.space.size,
@@ -296,6 +307,12 @@ def main() -> None:
     options.add_argument("--budget", type=int, default=1500, help="trials at most")
     options.add_argument("--quick", action="store_true", help="two layers, three seeds, the main cases")
     options.add_argument("--jobs", type=int, default=2, help="layers at once")
+    options.add_argument(
+        "--keep",
+        type=Path,
+        metavar="DIR",
+        help="keep finished runs here, and do not repeat those that are there",
+    )
     options.add_argument("--plots", type=Path, metavar="DIR", help="write figures as PNG")
     given = options.parse_args()
     seeds = given.seeds or (3 if given.quick else 20)
@@ -309,7 +326,9 @@ def main() -> None:
     assert set(CASES[case].tuner for case in cases) <= {*TUNERS, "annealing-xgboost"}
     before = conditions()
     start = time.perf_counter()
-    jobs = [(layer, given.machine, given.seed, seeds, given.budget, cases) for layer in layers]
+    jobs = [(layer, given.machine, given.seed, seeds, given.budget, cases, given.keep) for layer in layers]
+    if given.keep:
+        given.keep.mkdir(parents=True, exist_ok=True)
     with multiprocessing.get_context("spawn").Pool(min(given.jobs, len(jobs))) as pool:
         done = pool.map(one_layer, jobs, chunksize=1)
     results = [summary(layer) for layer in done]
