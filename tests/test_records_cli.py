@@ -50,7 +50,7 @@ def call_json(*arguments: object, code: int = 0) -> Any:
 
 def test_list(path: Path) -> None:
     output = call("list", "--records", path).output
-    for part in (run_id(path), "matmul", "sifive-u74", "21", "5", "2 ms", "20 ms", "running"):
+    for part in (run_id(path), "matmul", "sifive-u74", "20", "5", "2 ms", "20 ms", "running"):
         assert part in output
     [row] = call_json("list", "--records", path)["runs"]
     assert (row["trials"], row["failures"], row["config"]) == (20, 5, {"seed": 7})

@@ -94,13 +94,17 @@ def parse_options(tuner: str, given: tuple[str, ...], tuners: Mapping[str, Any])
             options[name] = _value(kind, text)
         except (KeyError, ValueError):
             raise ConfigurationError(
-                f"--tuner-option {item}: '{text}' is no {_KINDS.get(kind, 'text')}",
-                f"{name}={defaults.get(name)} is the default",
+                f"--tuner-option {item}: {name} takes {_KINDS.get(kind, 'text')}, not '{text}'",
+                f"the default is {name}={_shown(defaults.get(name))}",
             ) from None
     return options
 
 
-_KINDS = {bool: "yes or no", int: "whole number", float: "number"}
+_KINDS = {bool: "yes or no", int: "a whole number", float: "a number"}
+
+
+def _shown(value: Any) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 def _value(kind: type, text: str) -> Any:

@@ -48,6 +48,8 @@ def status_table(report: Report) -> str:
     """Every status with its number, zeros included: what did not happen is news as well."""
     rows = []
     for status, number in report.statuses.items():
+        if report.is_template and not number:
+            continue  # most of them cannot happen there
         css = "zero" if not number else "best" if status is Status.OK else "failed"
         share = percent(number, len(report.trials)) if number else ""
         cells = (words(status), str(number), share, MEANINGS[status])
@@ -152,10 +154,12 @@ def counter_table(report: Report) -> str:
         b = default.get(name) if default is not None else None
         if a or b:
             change = ratio(a / b) if a is not None and b else "–"
-            rows.append([escape(x) for x in (name, _exact(a), _exact(b), change, spec.unit, spec.meaning)])
+            against = () if report.is_template else (_exact(b), change)  # it has no default to compare with
+            rows.append([escape(x) for x in (name, _exact(a), *against, spec.unit, spec.meaning)])
     if not rows:
         return ""
-    heads = ["counter", "best*", "default*", "best / default*", "unit", "meaning"]
+    against = () if report.is_template else ("default*", "best / default*")
+    heads = ["counter", "best*", *against, "unit", "meaning"]
     summary = f"All counters that are not zero ({len(rows)})"
     return f"<details><summary>{summary}</summary>\n{table(heads, rows)}</details>\n"
 

@@ -2,6 +2,7 @@
 """Template spaces and the tuners that search them, by asking and telling.
 
 Example:
+    >>> from simtune.templates import Knob, Result, Space, create
     >>> space = Space("toy", (Knob("tile", (1, 2, 4, 8)), Knob("threads", (1, 2))))
     >>> tuner = create("random", space, seed=1)
     >>> for _ in range(4):
