@@ -22,6 +22,7 @@ import multiprocessing
 import statistics
 import time
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from conditions import conditions, emit, parser
 
 from simtune.jobs import Status
 from simtune.records.files import whole_file
-from simtune.templates import TUNERS, Result, Tuner, create
+from simtune.templates import TUNERS, Lesson, Result, Tuner, create
 from simtune.templates.annealing import AnnealingTuner, Model
 from simtune.templates.boosting import average_recall
 from simtune.tuning.template_task import BEFORE_RUNNING
@@ -43,13 +44,15 @@ LAYERS = (
 )  # fmt: skip
 QUICK_LAYERS = ("resnet18.c8", "deepbench.face3")
 GOOD = 1.01
+#: Points of each other layer that the learned model of validity has seen, in the cases with lessons.
+LESSONS = 300
 BASELINE = "annealing"
 BEST = "validity"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A tuner with what it is given: "exact" constraints, the "compiler", "features", the "prior"."""
+    """A tuner and what it is given: "exact" constraints, "compiler", "features", "prior", "lessons"."""
 
     tuner: str
     given: tuple[str, ...] = ()
@@ -76,6 +79,8 @@ CASES: dict[str, Case] = {
     ),
     "learned": Case("validity", ("features",), 4, what="a learned model of validity only, no prior"),
     "learned, prior": Case("validity", ("features", "prior"), 4),
+    "lessons": Case("validity", ("features", "lessons"), 4, what="has seen points of other layers, no prior"),
+    "lessons, prior": Case("validity", ("features", "lessons", "prior"), 4),
     "compiler, no pre-sampling": Case("validity", ("compiler", "features"), 4, {"presample": False}),
     "compiler": Case("validity", ("compiler", "features"), 4, what="asks the compiler before each trial"),
     "compiler, prior": Case("validity", ("compiler", "features", "prior"), 4),
@@ -156,6 +161,19 @@ class Truth:
             self._prior[point] = self.task.prior(config)
         return self._prior[point]
 
+    @cached_property
+    def lessons(self) -> list[Lesson]:
+        """Random points of the other layers, and whether they are valid."""
+        found = []
+        for number, layer in enumerate(name for name in LAYERS if f"vta:{name}" != self.task.name):
+            task = VtaTask(layer, self.task.place)
+            codes = task.codes()
+            drawn = np.random.default_rng(number).choice(len(codes), LESSONS, replace=False).tolist()
+            for point in drawn:
+                config = task.space.config(point)
+                found.append(Lesson(config, task.features(config), not codes[point]))
+        return found
+
     def answer(self, point: int) -> Result:
         if point in self.seconds:
             return Result(point, self.seconds[point])
@@ -171,6 +189,8 @@ class Truth:
             given["features"] = self.features
         if "prior" in case.given:
             given["prior"] = self.prior
+        if "lessons" in case.given:
+            given["lessons"] = self.lessons
         if case.tuner == "annealing-xgboost":
             return XgboostAnnealing(self.space, seed=seed)
         return create(case.tuner, self.space, seed=seed, **given, **case.options)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from template_helpers import OPTIMUM, SPACE, VALID, answer, check, cost, features, prior
+from template_helpers import OPTIMUM, POWERS, SPACE, VALID, answer, check, cost, features, prior
 
 from simtune.errors import ConfigurationError
-from simtune.templates import TUNERS, Knob, Result, Space, Tuner, create, load, save
+from simtune.templates import TUNERS, Knob, Lesson, Result, Space, Tuner, create, load, save
 
 GIVEN: dict[str, Any] = {"oracle": check, "features": features, "prior": prior}
 
@@ -134,6 +134,32 @@ def test_the_learned_model_of_validity_saves_measurements_where_there_is_nothing
         return float(np.mean([sum(p not in VALID_SET for p in run) for run in runs]))
 
     assert invalid() < 0.75 * invalid(validity_model=False)
+
+
+def test_lessons_from_another_space_tell_valid_points_from_the_start() -> None:
+    other = Space(
+        "other",
+        (Knob("x", POWERS[:6]), Knob("y", POWERS), Knob("z", (1, 2, 4, 8, 16)), Knob("threads", (1, 2))),
+    )
+    lessons = [
+        Lesson(config, features(config), not check(config)) for config in map(other.config, range(other.size))
+    ]
+
+    def invalid(**given) -> float:
+        runs = [search(create("validity", SPACE, seed=s, features=features, **given), 24) for s in range(4)]
+        return float(np.mean([sum(p not in VALID_SET for p in run) for run in runs]))
+
+    taught = invalid(lessons=lessons)
+    assert taught < 0.4 * invalid()
+    assert invalid(lessons=lessons, validity_model=False) > 2 * taught
+
+
+def test_a_prior_that_likes_what_is_invalid_does_not_lock_the_search_up() -> None:
+    def tempting(config) -> float:
+        return 1000.0 / (config["x"] * config["y"] * config["z"] * config["threads"])
+
+    runs = [search(create("validity", SPACE, seed=s, prior=tempting), 40) for s in range(4)]
+    assert np.mean([sum(p in VALID_SET for p in run) for run in runs]) > 8
 
 
 def test_the_published_first_batch_is_balanced_and_spread_out() -> None:

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 from simtune.templates.space import Knob, Space
 
 if TYPE_CHECKING:
-    from simtune.templates.base import Options, Result, Tuner
+    from simtune.templates.base import Lesson, Options, Result, Tuner
     from simtune.templates.registry import TUNERS, create, load, save
 
 # On first use: a space alone needs neither numpy nor scipy.
 _PLACES = {
+    "Lesson": "base",
     "Options": "base",
     "Result": "base",
     "TUNERS": "registry",
@@ -34,7 +35,7 @@ _PLACES = {
     "save": "registry",
 }
 
-__all__ = ["TUNERS", "Knob", "Options", "Result", "Space", "Tuner", "create", "load", "save"]
+__all__ = ["TUNERS", "Knob", "Lesson", "Options", "Result", "Space", "Tuner", "create", "load", "save"]
 
 
 def __getattr__(name: str) -> Any:

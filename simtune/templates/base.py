@@ -52,6 +52,15 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """The validity of one configuration of another space with the same knobs and features."""
+
+    config: Mapping[str, int]
+    features: Mapping[str, float]
+    valid: bool
+
+
+@dataclass(frozen=True)
 class Options:
     """Options of a tuner: a frozen dataclass per tuner, all fields with defaults."""
 
@@ -67,6 +76,7 @@ class Tuner(ABC):
             point that breaks a constraint is never proposed.
         features: compile-time features of a configuration, for tuners that learn from them.
         prior: a rough cost of a configuration, for tuners that start from one.
+        lessons: from other spaces, for tuners that learn which points are valid.
         options: of the tuner, by name.
 
     Attributes:
@@ -86,6 +96,7 @@ class Tuner(ABC):
         constraints: Check | Sequence[str] | None = None,
         features: Features | None = None,
         prior: Prior | None = None,
+        lessons: Sequence[Lesson] = (),
         options: Mapping[str, Any] | None = None,
     ) -> None:
         if seed < 0:
@@ -94,7 +105,7 @@ class Tuner(ABC):
         self.rng = np.random.default_rng(seed)
         self.oracle = Oracle(space, oracle)
         self.constraints = Constraints(space, constraints)
-        self.features, self.prior = features, prior
+        self.features, self.prior, self.lessons = features, prior, tuple(lessons)
         self.options = self._options(dict(options or {}))
         self.results: dict[int, Result] = {}
         self.pending: set[int] = set()

@@ -66,6 +66,7 @@ def fit(
     gamma: float = 1e-4,
     ridge: float = 1.0,
     least: float = 1.0,
+    start: Array | None = None,
     stop: Callable[[Array], float] | None = None,
     patience: int = 20,
 ) -> Trees:
@@ -75,12 +76,14 @@ def fit(
         rows: features, one row per sample.
         targets: for "rank" larger is better; for "logistic" 0 or 1.
         gamma, ridge, least: smallest gain of a split, L2 of leaves, smallest sum of second derivatives.
+        start: scores to go on from, one per sample, such as those of another model; the trees then
+            predict what is to be added to it.
         stop: a figure of the training scores that should grow; fitting ends when it has not for
             `patience` rounds.
     """
     bins, edges = _binned(rows)
-    base = float(targets.mean()) if loss == "squared" and len(targets) else 0.0
-    scores = np.full(len(rows), base)
+    base = float(targets.mean()) if loss == "squared" and len(targets) and start is None else 0.0
+    scores = np.full(len(rows), base) if start is None else start.copy()
     inner, outer = 2**depth - 1, 2**depth
     features = np.zeros((rounds, inner), dtype=np.int64)
     thresholds = np.full((rounds, inner), np.inf)

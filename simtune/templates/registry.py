@@ -13,7 +13,7 @@ from typing import Any
 from simtune.errors import ConfigurationError
 from simtune.records.files import whole_file
 from simtune.templates.annealing import AnnealingTuner
-from simtune.templates.base import Features, Prior, Tuner
+from simtune.templates.base import Features, Lesson, Prior, Tuner
 from simtune.templates.checks import Check
 from simtune.templates.initialised import InitialisedTuner
 from simtune.templates.simple import GeneticTuner, GridTuner, RandomTuner
@@ -36,13 +36,14 @@ def create(
     constraints: Check | Sequence[str] | None = None,
     features: Features | None = None,
     prior: Prior | None = None,
+    lessons: Sequence[Lesson] = (),
     **options: Any,
 ) -> Tuner:
     """Makes a tuner.
 
     Args:
         name: a key of `TUNERS`.
-        space, seed, oracle, constraints, features, prior: see `simtune.templates.base.Tuner`.
+        space, seed, oracle, constraints, features, prior, lessons: see `simtune.templates.base.Tuner`.
         options: of this tuner, such as ``plan=32``; see its `options_type`.
 
     Raises:
@@ -59,6 +60,7 @@ def create(
         constraints=constraints,
         features=features,
         prior=prior,
+        lessons=lessons,
         options=options,
     )
 
@@ -77,6 +79,7 @@ def load(
     constraints: Check | Sequence[str] | None = None,
     features: Features | None = None,
     prior: Prior | None = None,
+    lessons: Sequence[Lesson] = (),
 ) -> Tuner:
     """A tuner in the state that `save` wrote; it goes on as if it had never stopped.
 
@@ -100,6 +103,7 @@ def load(
         constraints=constraints,
         features=features,
         prior=prior,
+        lessons=lessons,
         **options,
     )
     tuner.restore(state)

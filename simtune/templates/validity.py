@@ -5,7 +5,8 @@ What it uses depends on what it is given:
 - exact constraints: only points that keep them are considered;
 - otherwise the compiler: neighbourhood pre-sampling that ends when it costs more than it saves, and a
   question before each proposal, in the order of a learned model of validity;
-- otherwise only the learned model, over knobs and compile-time features;
+- otherwise only the learned model, over knobs and compile-time features, which may have had lessons
+  in other spaces;
 - a prior: the search starts at its best points, and learns how reality differs from it;
 - compile-time features: the model of the cost sees them beside the knobs.
 
@@ -88,6 +89,8 @@ class ValidityTuner(Tuner):
         self._rows: dict[int, list[float]] = {}
         self._names: list[str] | None = None
         self._hyper: tuple[int, Hyper] | None = None
+        self._teacher: boosting.Trees | None = None
+        self._odds: dict[int, float] = {}
 
     # Candidates -------------------------------------------------------------------------------
 
@@ -147,20 +150,53 @@ class ValidityTuner(Tuner):
         """The learned chance of each candidate to be valid; 1 for those the compiler has accepted."""
         known = {point: float(not code) for point, code in self.oracle.verdicts.items()}
         known |= {point: float(result.ok) for point, result in self.results.items()}
-        found = np.ones(len(candidates))
+        odds = self._taught(candidates)
         labels = np.array(list(known.values()))
         if self.options.validity_model and len(labels) >= 8 and 0 < labels.sum() < len(labels):
-            model = boosting.fit(self._features(list(known)), labels, "logistic", rounds=40, least=0.1)
-            found = 1.0 / (1.0 + np.exp(-model.predict(self._features(candidates))))
+            start = None if odds is None else self._taught(list(known))
+            rows = self._features(list(known))
+            model = boosting.fit(rows, labels, "logistic", rounds=40, least=0.1, start=start)
+            own = model.predict(self._features(candidates))
+            odds = own if odds is None else odds + own
+        found = np.ones(len(candidates)) if odds is None else 1.0 / (1.0 + np.exp(-np.clip(odds, -50, 50)))
         if self._asks:
             sure = np.array([self.oracle.verdicts.get(point) == "" for point in candidates])
             found = np.where(sure, 1.0, found)
         return found
 
-    def _weight(self, chance: Array) -> Array:
-        """Successes per effort: a refused question costs little, a failed measurement all of its trial."""
+    def _taught(self, points: list[int]) -> Array | None:
+        """What other spaces say about points, as logarithms of odds; None without lessons."""
+        if not self.lessons or not self.options.validity_model:
+            return None
+        if self._teacher is None:
+            self._features(points[:1])  # settles the names of the features
+            columns = []
+            for knob in self.space.knobs:  # as `encode.values` has them
+                column = np.array([float(lesson.config.get(knob.name, 1)) for lesson in self.lessons])
+                columns.append(np.log2(np.maximum(column, 1e-9)) if min(knob.values) > 0 else column)
+            rows = np.stack(columns, axis=-1)
+            if self._names:
+                rows = np.hstack(
+                    [rows, feature_rows([lesson.features for lesson in self.lessons], self._names)]
+                )
+            labels = np.array([float(lesson.valid) for lesson in self.lessons])
+            self._teacher = boosting.fit(rows, labels, "logistic", rounds=100, depth=4)
+        missing = [point for point in points if point not in self._odds]
+        if missing:
+            odds = self._teacher.predict(self._features(missing))
+            self._odds.update(zip(missing, odds.tolist(), strict=True))
+        return np.array([self._odds[point] for point in points])
+
+    def _weight(self, chance: Array, careful: bool) -> Array:
+        """Successes per effort: a refused question costs little, a failed measurement all of its trial.
+
+        Where nothing but the learned model warns, it is asked too much of: the largest promises are where
+        the model is wrong. Then every other choice is a careful one.
+        """
         chance = np.maximum(chance, 1e-9)
-        return chance / (self.options.cost + chance) if self._asks else chance
+        if self._asks:
+            return chance / (self.options.cost + chance)
+        return chance**3 if careful else chance
 
     # Cost -------------------------------------------------------------------------------------
 
@@ -170,14 +206,20 @@ class ValidityTuner(Tuner):
             sure = [point for point in self.presampled.valid if self.open(point)]
             if sure:
                 candidates, chance = sure, np.ones(len(sure))
+        ranked: list[int] = []
         if self.prior is not None and self.options.use_prior:
             cost = self._prior(candidates) - np.log(np.maximum(chance, 1e-6))
-            return self._take([candidates[place] for place in np.argsort(cost, kind="stable").tolist()], n)
+            ranked = [candidates[place] for place in np.argsort(cost, kind="stable").tolist()]
+            if self._asks or self.constraints.given is not None or self.lessons:
+                return self._take(ranked, n)
         likely = np.flatnonzero(chance >= 0.5 * chance.max())
         rows = coordinates(self.space, [candidates[place] for place in likely.tolist()])
         done = coordinates(self.space, list(self.results)) if self.results else None
         wanted = n if not self._asks else len(likely)
         order = [candidates[likely[place]] for place in spread_out(rows, wanted, self.rng, done)]
+        if ranked:
+            # Nothing tells what is valid, and what looks fastest often is not: one of each.
+            order = list(dict.fromkeys(each for pair in zip(ranked, order, strict=False) for each in pair))
         return self._take(order, n)
 
     def _improve(self, candidates: list[int], chance: Array, n: int) -> list[int]:
@@ -208,7 +250,9 @@ class ValidityTuner(Tuner):
         while len(picked) < n and left.any():
             promise = expected_improvement(belief.mean + lift, belief.deviation, goal)
             # Promises that are next to nothing count as equal: then validity decides alone.
-            worth = np.log(promise + floor) + np.log(self._weight(chance))
+            worth = np.log(promise + floor) + np.log(
+                self._weight(chance, (len(self.results) + len(picked)) % 2 == 1)
+            )
             place = int(np.where(left, worth, -np.inf).argmax())
             left[place] = False
             if self._take([candidates[place]], 1):
