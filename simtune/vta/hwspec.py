@@ -183,11 +183,12 @@ def load_machine(name_or_path: str | os.PathLike[str]) -> VtaMachine:
 
 
 def _find(text: str, kind: str, beside: Path | None) -> Path:
+    what = "machine" if kind == "machines" else f"{kind} preset"
     if text.endswith(".toml") or os.sep in text:
         path = Path(text).expanduser()
         path = beside.parent / path if beside else path
         if not path.is_file():
-            raise MachineFileError(f"there is no VTA {kind} file {path}", "check the path")
+            raise MachineFileError(f"there is no VTA {what} file {path}", "check the path")
         return path
     path = FILES / kind / f"{text}.toml"
     if path.is_file() and os.sep not in text:
@@ -195,8 +196,7 @@ def _find(text: str, kind: str, beside: Path | None) -> Path:
     names = sorted(file.stem for file in (FILES / kind).glob("*.toml"))
     close = difflib.get_close_matches(text, names, n=1)
     raise MachineFileError(
-        f"there is no VTA {'machine' if kind == 'machines' else f'{kind} preset'} '{text}'; "
-        f"known: {', '.join(names)}",
+        f"there is no VTA {what} '{text}'; known: {', '.join(names)}",
         f"did you mean '{close[0]}'?" if close else "see 'simtune vta machines', or give the path of a file",
     )
 

@@ -35,12 +35,12 @@ struct Memories {
 };
 
 // Bursts of a transfer: rows never merge, and a burst does not cross a multiple of its longest.
-int64_t bursts_of(const Insn& insn, int64_t element, int64_t longest) {
+int64_t bursts_of(const Insn& insn, int64_t element, int shift) {
     int64_t total = 0;
     for (int64_t y = 0; y < insn.y_size; y++) {
         const int64_t first = (insn.dram_base + y * insn.x_stride) * element;
         const int64_t last = first + insn.x_size * element - 1;
-        total += last / longest - first / longest + 1;
+        total += (last >> shift) - (first >> shift) + 1;
     }
     return total;
 }
@@ -61,7 +61,8 @@ double reuse_distance(const Layer& layer, const Plan& plan) {
 void count(const Program& program, const Hardware& hardware, const Timing& timing, const Layer& layer,
            const Plan& plan, int64_t uop_misses, const Timed& timed, double* values) {
     const Widths widths(hardware);
-    const int64_t longest = int64_t(timing.bus_bytes) * timing.max_beats;
+    int shift = 0;  // of the longest burst, a power of two
+    while (1 << shift < timing.bus_bytes * timing.max_beats) shift++;
     Memories memory[6];
     double noops = 0, pads = 0, gemms = 0, gemm_uops = 0, gemm_longest = 0, kernel_uops = 0, outer = 0, inner = 0;
     double resets = 0, reset_uops = 0, alus = 0, imm = 0, tt = 0, tokens[4] = {}, bound[3] = {};
@@ -78,7 +79,7 @@ void count(const Program& program, const Hardware& hardware, const Timing& timin
             bound[module] += 1;
         } else if (insn.opcode == LOAD || insn.opcode == STORE) {
             const int64_t element = hardware.bytes(insn.memory), elements = insn.y_size * insn.x_size;
-            const int64_t bursts = bursts_of(insn, element, longest);
+            const int64_t bursts = bursts_of(insn, element, shift);
             const double pad = double((insn.x_pad_0 + insn.x_size + insn.x_pad_1) *
                                           (insn.y_pad_0 + insn.y_size + insn.y_pad_1) -
                                       elements);

@@ -141,6 +141,8 @@ class Emitter {
     Program run(int64_t* misses) {
         record_kernels();
         const Plan& p = plan_;
+        const int64_t tiles = p.b0 * p.i0 * p.j0 * p.c0, rounds = p.tb * (3 * p.k0 + 2);
+        runtime_.reserve(size_t(tiles * (rounds + 8) + 64));
         for (int64_t v = 0; v < p.nt; v++) runtime_.push_token(M_STORE, M_COMPUTE);
         for (int64_t b = 0; b < p.b0; b++)
             for (int64_t i = 0; i < p.i0 / p.nt_h; i++)

@@ -70,16 +70,18 @@ Fsim::Fsim(const Hardware& hardware)
     : hardware_(hardware),
       widths_(hardware),
       uop_(size_t(hardware.uop_core_depth)),
-      inp_(size_t(hardware.inp_depth) * hardware.batch * hardware.block),
-      wgt_(size_t(hardware.wgt_depth) * hardware.block * hardware.block),
+      inp_(size_t(hardware.inp_depth)),
+      wgt_(size_t(hardware.wgt_depth)),
+      zeros_(size_t(std::max(hardware.batch, hardware.block)) * hardware.block, 0),
+      poison_(zeros_.size(), 0x55),
       acc_(size_t(hardware.acc_depth) * hardware.batch * hardware.block) {}
 
 void Fsim::run(const Program& program, const Tensors& tensors, int8_t* out, uint64_t seed, int first) {
     Random random{seed};
     // What a program reads without having written it must not be right by chance.
     std::fill(uop_.begin(), uop_.end(), uint32_t(random.next()) & 0x00010001u);
-    std::fill(inp_.begin(), inp_.end(), int16_t(0x55));
-    std::fill(wgt_.begin(), wgt_.end(), int16_t(-0x2b));
+    std::fill(inp_.begin(), inp_.end(), poison_.data());
+    std::fill(wgt_.begin(), wgt_.end(), poison_.data());
     for (size_t i = 0; i < acc_.size(); i++) acc_[i] = int32_t(i * 0x9e3779b1u + seed);
     if (hardware_.hls_hazard) written_.assign(size_t(hardware_.acc_depth), -kPipeline - 1);
     clock_ = 0;
@@ -163,17 +165,17 @@ void Fsim::load(const Insn& insn, const Program& program, const Tensors& t) {
     if (insn.memory == INP) {
         check_index("input tensor", last, t.inp_size);
         check_index("input buffer", most, hardware_.inp_depth);
-        each([&](int64_t to, int64_t n) { std::fill_n(inp_.begin() + to * lanes, n * lanes, int16_t(0)); },
+        each([&](int64_t to, int64_t n) { std::fill_n(inp_.begin() + to, n, zeros_.data()); },
              [&](int64_t to, int64_t from, int64_t n) {
-                 std::copy_n(t.inp.begin() + from * lanes, n * lanes, inp_.begin() + to * lanes);
+                 for (int64_t i = 0; i < n; i++) inp_[size_t(to + i)] = t.inp.data() + (from + i) * lanes;
              });
     } else if (insn.memory == WGT) {
         check_index("weight tensor", last, t.wgt_size);
         check_index("weight buffer", most, hardware_.wgt_depth);
         const int64_t size = int64_t(hardware_.block) * hardware_.block;
-        each([&](int64_t to, int64_t n) { std::fill_n(wgt_.begin() + to * size, n * size, int16_t(0)); },
+        each([&](int64_t to, int64_t n) { std::fill_n(wgt_.begin() + to, n, zeros_.data()); },
              [&](int64_t to, int64_t from, int64_t n) {
-                 std::copy_n(t.wgt.begin() + from * size, n * size, wgt_.begin() + to * size);
+                 for (int64_t i = 0; i < n; i++) wgt_[size_t(to + i)] = t.wgt.data() + (from + i) * size;
              });
     } else if (insn.memory == ACC) {
         check_index("bias tensor", last, t.bias_size);

@@ -36,7 +36,8 @@ class Fsim {
     Hardware hardware_;
     Widths widths_;
     std::vector<uint32_t> uop_;
-    std::vector<int16_t> inp_, wgt_;
+    std::vector<const int16_t*> inp_, wgt_;  // where in memory each element lies
+    std::vector<int16_t> zeros_, poison_;
     std::vector<int32_t> acc_;
     std::vector<Uop> decoded_;
     std::vector<int64_t> written_;  // when the pipeline took an accumulator last

@@ -156,11 +156,10 @@ Module check(const Word& word, size_t index) {
     const Module module = opcode == STORE                                              ? M_STORE
                           : opcode == LOAD && (memory == INP || memory == WGT) ? M_LOAD
                                                                                        : M_COMPUTE;
-    const bool pop_prev = word[0] >> 3 & 1, pop_next = word[0] >> 4 & 1;
     const char* problem = opcode > ALU || (transfer && memory > ACC8) ? "is unknown"
-                          : module == M_LOAD && (pop_prev || word[0] & kPushPrev)
+                          : module == M_LOAD && word[0] & (kPopPrev | kPushPrev)
                               ? "has a token flag towards a module before load"
-                          : module == M_STORE && (pop_next || word[0] & kPushNext)
+                          : module == M_STORE && word[0] & (kPopNext | kPushNext)
                               ? "has a token flag towards a module after store"
                               : nullptr;
     if (problem) throw Failure(Stage::run, Code::oob, "instruction " + std::to_string(index) + " " + problem);

@@ -20,8 +20,8 @@ enum Token : int { L2G = 0, G2L = 1, G2S = 2, S2G = 3, NO_QUEUE = 4 };
 constexpr int kQueue[3][4] = {
     {NO_QUEUE, G2L, NO_QUEUE, L2G}, {L2G, S2G, G2L, G2S}, {G2S, NO_QUEUE, S2G, NO_QUEUE}};
 
-// The push flags in the low word of an instruction.
-constexpr uint64_t kPushPrev = 1 << 5, kPushNext = 1 << 6;
+// The token flags in the low word of an instruction.
+constexpr uint64_t kPopPrev = 1 << 3, kPopNext = 1 << 4, kPushPrev = 1 << 5, kPushNext = 1 << 6;
 
 using Word = std::array<uint64_t, 2>;
 

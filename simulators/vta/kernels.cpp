@@ -19,9 +19,9 @@ namespace {
 
 // One element: any batch and block, wrapping as the hardware does.
 void portable(const GemmBuffers& g, int64_t dst, int64_t src, int64_t wgt) {
-    const int16_t* weights = g.wgt + wgt * g.block * g.block;
+    const int16_t* weights = g.wgt[wgt];
     for (int b = 0; b < g.batch; b++) {
-        const int16_t* input = g.inp + (src * g.batch + b) * g.block;
+        const int16_t* input = g.inp[src] + b * g.block;
         int32_t* out = g.acc + (dst * g.batch + b) * g.block;
         for (int pair = 0; pair < g.block / 2; pair++) {
             const int16_t* row = weights + size_t(pair) * g.block * 2;
@@ -51,55 +51,95 @@ __attribute__((VNNI, always_inline)) inline __m512i pair_of(const int16_t* input
     return _mm512_set1_epi32(both);
 }
 
+// acc += input * weights, in two chains of additions.
+__attribute__((VNNI, always_inline)) inline void step(int32_t* out, const int16_t* input, const __m512i* w) {
+    __m512i a = _mm512_loadu_si512(out), b = _mm512_setzero_si512();
+    for (int p = 0; p < 8; p += 2) {
+        a = _mm512_dpwssd_epi32(a, pair_of(input, p), _mm512_loadu_si512(w + p));
+        b = _mm512_dpwssd_epi32(b, pair_of(input, p + 1), _mm512_loadu_si512(w + p + 1));
+    }
+    _mm512_storeu_si512(out, _mm512_add_epi32(a, b));
+}
+
+// The order of additions does not matter, so each case goes the way that keeps the pipeline busy.
 __attribute__((VNNI)) void avx512(const GemmBuffers& g, const Insn& insn, const Uop* uops, size_t count) {
-    // The order of additions does not matter, so the inner loop is the one that does not move the
-    // weights: they stay in registers, and neighbouring steps go to different accumulators.
-    const bool swap = insn.wgt_out == 0 && insn.dst_out != 0;
-    const int64_t outer = swap ? insn.iter_in : insn.iter_out, inner = swap ? insn.iter_out : insn.iter_in;
-    const int64_t dst_step = swap ? insn.dst_out : insn.dst_in, dst_outer = swap ? insn.dst_in : insn.dst_out;
-    const int64_t src_step = swap ? insn.src_out : insn.src_in, src_outer = swap ? insn.src_in : insn.src_out;
-    const int64_t wgt_step = swap ? insn.wgt_out : insn.wgt_in, wgt_outer = swap ? insn.wgt_in : insn.wgt_out;
-    for (size_t u = 0; u < count; u++)
-        for (int64_t o = 0; o < outer; o++) {
-            const int16_t* weights = g.wgt + (uops[u].wgt + o * wgt_outer) * 256;
-            const int16_t* input = g.inp + (uops[u].src + o * src_outer) * 16;
-            int32_t* out = g.acc + (uops[u].dst + o * dst_outer) * 16;
-            __m512i w[8];
-            for (int p = 0; p < 8; p++) w[p] = _mm512_loadu_si512(weights + 32 * p);
-            for (int64_t i = 0; i < inner; i++, out += dst_step * 16, input += src_step * 16) {
-                if (wgt_step != 0 && i > 0)
-                    for (int p = 0; p < 8; p++) w[p] = _mm512_loadu_si512(weights + i * wgt_step * 256 + 32 * p);
-                __m512i a = _mm512_loadu_si512(out), b = _mm512_setzero_si512();
-                for (int p = 0; p < 8; p += 2) {
-                    a = _mm512_dpwssd_epi32(a, pair_of(input, p), w[p]);
-                    b = _mm512_dpwssd_epi32(b, pair_of(input, p + 1), w[p + 1]);
+    auto weights_of = [&](int64_t wgt) { return reinterpret_cast<const __m512i*>(g.wgt[wgt]); };
+    if (insn.dst_out == 0 && insn.dst_in == 0) {  // all steps go to one accumulator, which stays in registers
+        for (size_t u = 0; u < count; u++) {
+            __m512i sum[4] = {_mm512_loadu_si512(g.acc + uops[u].dst * 16), _mm512_setzero_si512(),
+                              _mm512_setzero_si512(), _mm512_setzero_si512()};
+            for (int64_t o = 0; o < insn.iter_out; o++)
+                for (int64_t i = 0; i < insn.iter_in; i++) {
+                    const int16_t* input = g.inp[uops[u].src + o * insn.src_out + i * insn.src_in];
+                    const __m512i* w = weights_of(uops[u].wgt + o * insn.wgt_out + i * insn.wgt_in);
+                    for (int p = 0; p < 8; p++)
+                        sum[p % 4] = _mm512_dpwssd_epi32(sum[p % 4], pair_of(input, p), _mm512_loadu_si512(w + p));
                 }
-                _mm512_storeu_si512(out, _mm512_add_epi32(a, b));
-            }
+            const __m512i total = _mm512_add_epi32(_mm512_add_epi32(sum[0], sum[1]), _mm512_add_epi32(sum[2], sum[3]));
+            _mm512_storeu_si512(g.acc + uops[u].dst * 16, total);
         }
+        return;
+    }
+    // A loop that moves the accumulator and not the weights goes innermost: they stay in registers.
+    const bool by_out = insn.wgt_out == 0 && insn.dst_out != 0;
+    if (by_out || (insn.wgt_in == 0 && insn.dst_in != 0)) {
+        const int64_t outer = by_out ? insn.iter_in : insn.iter_out, inner = by_out ? insn.iter_out : insn.iter_in;
+        const int64_t dst_step = by_out ? insn.dst_out : insn.dst_in, dst_outer = by_out ? insn.dst_in : insn.dst_out;
+        const int64_t src_step = by_out ? insn.src_out : insn.src_in, src_outer = by_out ? insn.src_in : insn.src_out;
+        const int64_t wgt_outer = by_out ? insn.wgt_in : insn.wgt_out;
+        for (size_t u = 0; u < count; u++)
+            for (int64_t o = 0; o < outer; o++) {
+                const __m512i* weights = weights_of(uops[u].wgt + o * wgt_outer);
+                const int16_t* const* inputs = g.inp + uops[u].src + o * src_outer;
+                int32_t* out = g.acc + (uops[u].dst + o * dst_outer) * 16;
+                __m512i w[8];
+                for (int p = 0; p < 8; p++) w[p] = _mm512_loadu_si512(weights + p);
+                for (int64_t i = 0; i < inner; i++, out += dst_step * 16, inputs += src_step) {
+                    const int16_t* input = *inputs;
+                    __m512i a = _mm512_loadu_si512(out), b = _mm512_setzero_si512();
+                    for (int p = 0; p < 8; p += 2) {
+                        a = _mm512_dpwssd_epi32(a, pair_of(input, p), w[p]);
+                        b = _mm512_dpwssd_epi32(b, pair_of(input, p + 1), w[p + 1]);
+                    }
+                    _mm512_storeu_si512(out, _mm512_add_epi32(a, b));
+                }
+            }
+        return;
+    }
+    for (int64_t o = 0; o < insn.iter_out; o++)  // neighbouring micro-ops go to different accumulators
+        for (int64_t i = 0; i < insn.iter_in; i++)
+            for (size_t u = 0; u < count; u++)
+                step(g.acc + (uops[u].dst + o * insn.dst_out + i * insn.dst_in) * 16,
+                     g.inp[uops[u].src + o * insn.src_out + i * insn.src_in],
+                     weights_of(uops[u].wgt + o * insn.wgt_out + i * insn.wgt_in));
 }
 
 __attribute__((target("avx2"))) void avx2(const GemmBuffers& g, const Insn& insn, const Uop* uops, size_t count) {
-    for (size_t u = 0; u < count; u++)
+    auto steps = [&](int64_t o, int64_t i, size_t u) __attribute__((target("avx2"))) {
+        const int16_t* input = g.inp[uops[u].src + o * insn.src_out + i * insn.src_in];
+        const __m256i* weights =
+            reinterpret_cast<const __m256i*>(g.wgt[uops[u].wgt + o * insn.wgt_out + i * insn.wgt_in]);
+        __m256i* out = reinterpret_cast<__m256i*>(g.acc + (uops[u].dst + o * insn.dst_out + i * insn.dst_in) * 16);
+        __m256i a = _mm256_loadu_si256(out), b = _mm256_loadu_si256(out + 1);
+        for (int p = 0; p < 8; p++) {
+            int32_t both;
+            __builtin_memcpy(&both, input + 2 * p, 4);
+            const __m256i x = _mm256_set1_epi32(both);
+            a = _mm256_add_epi32(a, _mm256_madd_epi16(x, _mm256_loadu_si256(weights + 2 * p)));
+            b = _mm256_add_epi32(b, _mm256_madd_epi16(x, _mm256_loadu_si256(weights + 2 * p + 1)));
+        }
+        _mm256_storeu_si256(out, a);
+        _mm256_storeu_si256(out + 1, b);
+    };
+    if (insn.wgt_out == 0 && insn.dst_out != 0) {
+        for (size_t u = 0; u < count; u++)
+            for (int64_t i = 0; i < insn.iter_in; i++)
+                for (int64_t o = 0; o < insn.iter_out; o++) steps(o, i, u);
+    } else {
         for (int64_t o = 0; o < insn.iter_out; o++)
-            for (int64_t i = 0; i < insn.iter_in; i++) {
-                const int64_t dst = uops[u].dst + o * insn.dst_out + i * insn.dst_in,
-                              src = uops[u].src + o * insn.src_out + i * insn.src_in,
-                              wgt = uops[u].wgt + o * insn.wgt_out + i * insn.wgt_in;
-                const __m256i* weights = reinterpret_cast<const __m256i*>(g.wgt + wgt * 256);
-                const int16_t* input = g.inp + src * 16;
-                __m256i* out = reinterpret_cast<__m256i*>(g.acc + dst * 16);
-                __m256i a = _mm256_loadu_si256(out), b = _mm256_loadu_si256(out + 1);
-                for (int p = 0; p < 8; p++) {
-                    int32_t both;
-                    __builtin_memcpy(&both, input + 2 * p, 4);
-                    const __m256i x = _mm256_set1_epi32(both);
-                    a = _mm256_add_epi32(a, _mm256_madd_epi16(x, _mm256_loadu_si256(weights + 2 * p)));
-                    b = _mm256_add_epi32(b, _mm256_madd_epi16(x, _mm256_loadu_si256(weights + 2 * p + 1)));
-                }
-                _mm256_storeu_si256(out, a);
-                _mm256_storeu_si256(out + 1, b);
-            }
+            for (int64_t i = 0; i < insn.iter_in; i++)
+                for (size_t u = 0; u < count; u++) steps(o, i, u);
+    }
 }
 
 int level() {

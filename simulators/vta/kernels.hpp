@@ -9,11 +9,13 @@
 
 namespace vta {
 
-// Operands of a batch x block core. Inputs are [batch][block]; weights are kept as pairs of input
-// channels, [block/2][block outputs][2], so that a multiply-add of pairs needs no shuffling.
+// Buffers of a batch x block core. Memory does not change under a program, so an entry of the input and
+// weight buffers is the place of its element there, and a load copies no data. Inputs are
+// [batch][block]; weights are kept as pairs of input channels, [block/2][block outputs][2], so that a
+// multiply-add of pairs needs no shuffling.
 struct GemmBuffers {
-    const int16_t* inp;
-    const int16_t* wgt;
+    const int16_t* const* inp;
+    const int16_t* const* wgt;
     int32_t* acc;
     int batch, block;
 };

@@ -20,54 +20,48 @@ void Kernel::push(const Uop& uop, const Hardware& hardware) {
 
 void Runtime::push_token(Module from, Module to) {
     commit_pops(from);
-    const bool next = from < to;
-    bool& flag = next ? last_.push_next : last_.push_prev;
-    if (open_ && last_.module() == from && !flag) {
-        flag = true;
-        program_.insns.back()[0] |= next ? kPushNext : kPushPrev;
-    } else {
-        noop(from, false, false, !next, next);
-    }
+    const uint64_t flag = from < to ? kPushNext : kPushPrev;
+    if (last_ == from && !(program_.insns.back()[0] & flag))
+        program_.insns.back()[0] |= flag;
+    else
+        noop(from, flag);
 }
 
 void Runtime::pop_token(Module from, Module to) {
-    bool& pending = from < to ? pop_prev_[to] : pop_next_[to];
-    if (pending) commit_pops(to);
-    pending = true;
+    const uint64_t flag = from < to ? kPopPrev : kPopNext;
+    if (pops_[to] & flag) commit_pops(to);
+    pops_[to] |= flag;
 }
 
 void Runtime::commit_pops(Module module) {
-    const bool prev = pop_prev_[module], next = pop_next_[module];
-    if (!prev && !next) return;
-    pop_prev_[module] = pop_next_[module] = false;
-    noop(module, prev, next, false, false);
+    if (!pops_[module]) return;
+    const uint64_t flags = pops_[module];
+    pops_[module] = 0;
+    noop(module, flags);
 }
 
-void Runtime::noop(Module module, bool pop_prev, bool pop_next, bool push_prev, bool push_next) {
+void Runtime::noop(Module module, uint64_t flags) {
     Insn insn;
     insn.opcode = module == M_STORE ? STORE : LOAD;
     insn.memory = module == M_STORE ? OUT : module == M_LOAD ? INP : UOP;
-    insn.pop_prev = pop_prev;
-    insn.pop_next = pop_next;
-    insn.push_prev = push_prev;
-    insn.push_next = push_next;
-    append(insn, false);
+    Word word = encode(insn, widths_);
+    word[0] |= flags;
+    append(module, word);
 }
 
-void Runtime::append(Insn insn, bool takes_pops) {
-    if (takes_pops) {
-        const Module module = insn.module();
-        insn.pop_prev = pop_prev_[module];
-        insn.pop_next = pop_next_[module];
-        pop_prev_[module] = pop_next_[module] = false;
-    }
-    program_.insns.push_back(encode(insn, widths_));
-    last_ = insn;
-    open_ = true;
+void Runtime::append(Module module, const Word& word) {
+    program_.insns.push_back(word);
+    last_ = module;
 }
 
-void Runtime::transfer(Insn insn) {
-    append(insn, true);
+void Runtime::append_with_pops(Module module, const Word& word) {
+    append(module, word);
+    program_.insns.back()[0] |= pops_[module];
+    pops_[module] = 0;
+}
+
+void Runtime::transfer(const Insn& insn) {
+    append_with_pops(insn.module(), encode(insn, widths_));
     synchronise_if_full();
 }
 
@@ -82,9 +76,15 @@ void Runtime::run(Kernel& kernel) {
         load.y_size = 1;
         load.x_size = load.x_stride = int64_t(kernel.uops.size());
         for (const Uop& uop : kernel.uops) program_.uops.push_back(encode(uop, kernel.alu, widths_));
-        append(load, true);
+        append_with_pops(M_COMPUTE, encode(load, widths_));
         misses_++;
+        kernel.word = instruction(kernel);
     }
+    append_with_pops(M_COMPUTE, kernel.word);
+    synchronise_if_full();
+}
+
+Word Runtime::instruction(const Kernel& kernel) const {
     Insn insn;
     insn.opcode = kernel.alu ? ALU : GEMM;
     insn.reset = kernel.reset;
@@ -104,8 +104,7 @@ void Runtime::run(Kernel& kernel) {
     insn.alu_op = kernel.alu_op;
     insn.use_imm = kernel.use_imm;
     insn.imm = kernel.imm;
-    append(insn, true);
-    synchronise_if_full();
+    return encode(insn, widths_);
 }
 
 // Bump allocation; at the end of the buffer it starts again, and what it overlaps is evicted.
@@ -131,8 +130,8 @@ void Runtime::finish() {
     for (Module module : {M_LOAD, M_COMPUTE, M_STORE}) commit_pops(module);
     Insn insn;
     insn.opcode = FINISH;
-    append(insn, false);
-    open_ = false;
+    append(M_COMPUTE, encode(insn, widths_));
+    last_ = -1;
     segment_ = int64_t(program_.insns.size());
     segment_uops_ = int64_t(program_.uops.size());
     program_.segments.push_back(segment_);

@@ -22,6 +22,7 @@ struct Kernel {
     std::vector<UopLoop> loops;  // at most two
     std::vector<Uop> uops;
     int64_t begin = 0, end = 0;  // its place; empty when it is not resident
+    Word word{};                 // its instruction there, without tokens
 
     bool resident() const { return end > begin; }
     // Throws UOP_DEP when one of the two latest micro-ops has the same destination, UOP_CNT when full.
@@ -42,25 +43,27 @@ class Runtime {
     void push_token(Module from, Module to);
     void pop_token(Module from, Module to);
 
-    void transfer(Insn insn);    // a LOAD or STORE
-    void run(Kernel& kernel);    // loads the micro-ops if need be, then a GEMM or ALU instruction
-    void finish();               // end of the stream
+    void transfer(const Insn& insn);  // a LOAD or STORE, without tokens
+    void run(Kernel& kernel);         // loads the micro-ops if need be, then a GEMM or ALU instruction
+    void finish();                    // end of the stream
+    void reserve(size_t insns) { program_.insns.reserve(insns); }
     Program take() { return std::move(program_); }
     int64_t misses() const { return misses_; }
 
   private:
-    void append(Insn insn, bool takes_pops);
+    void append(Module module, const Word& word);
+    void append_with_pops(Module module, const Word& word);
     void commit_pops(Module module);
-    void noop(Module module, bool pop_prev, bool pop_next, bool push_prev, bool push_next);
+    void noop(Module module, uint64_t flags);
+    Word instruction(const Kernel& kernel) const;
     void place(Kernel& kernel);
     void synchronise_if_full();
 
     const Hardware& hardware_;
     const Widths& widths_;
     Program program_;
-    Insn last_;                          // the last instruction, still open for a push
-    bool open_ = false;
-    bool pop_prev_[3] = {}, pop_next_[3] = {};
+    int last_ = -1;                      // module of the last instruction, which is still open for a push
+    uint64_t pops_[3] = {};              // pending, as flags
     std::vector<Kernel*> resident_;      // by place
     int64_t next_ = 0;                   // where the next kernel goes
     int64_t misses_ = 0;

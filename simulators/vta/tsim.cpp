@@ -19,6 +19,7 @@ struct Transfer {
     bool write = false;
     int priority = 0;
 
+    // `longest` is a power of two.
     int64_t next_burst(int64_t longest) {
         if (left == 0) {
             row_address += row_step;
@@ -26,7 +27,7 @@ struct Transfer {
             address = row_address;
             left = row_bytes;
         }
-        const int64_t size = std::min(left, longest - address % longest);
+        const int64_t size = std::min(left, longest - (address & (longest - 1)));
         address += size;
         left -= size;
         return size;
@@ -54,6 +55,8 @@ class Machine {
         longest_ = int64_t(timing.bus_bytes) * timing.max_beats;
         fetch_longest_ = int64_t(timing.bus_bytes) * timing.fetch_beats;
         out_element_ = hardware.bytes(OUT);
+        while (1 << bus_shift_ < timing.bus_bytes) bus_shift_++;
+        while (1 << out_shift_ < out_element_) out_shift_++;
         if (trace) result_.spans.resize(program.insns.size());
     }
 
@@ -159,10 +162,10 @@ class Machine {
     // Cycles for which one burst has the bus.
     int64_t hold(Transfer& transfer, bool idle) {
         const int64_t size = transfer.next_burst(transfer.priority == 0 ? fetch_longest_ : longest_);
-        const int64_t beats = (size + timing_.bus_bytes - 1) / timing_.bus_bytes;
+        const int64_t beats = (size + timing_.bus_bytes - 1) >> bus_shift_;
         int64_t cycles = timing_.beat_milli == 1000 ? beats : (beats * timing_.beat_milli + 999) / 1000;
         if (transfer.write)
-            cycles += timing_.wr_ov + timing_.out_read * ((size + out_element_ - 1) / out_element_);
+            cycles += timing_.wr_ov + timing_.out_read * ((size + out_element_ - 1) >> out_shift_);
         else
             cycles += timing_.rd_ov + (idle ? timing_.lat : 0);
         result_.bus_busy += cycles;
@@ -382,6 +385,7 @@ class Machine {
     Widths widths_;
     bool trace_;
     int64_t longest_, fetch_longest_, out_element_;
+    int bus_shift_ = 0, out_shift_ = 0;
     std::vector<uint32_t> lists_[3];
     Actor actors_[4];
     int64_t free_[2] = {};  // when the bus is free again: reads, and writes where they have a port of their own
