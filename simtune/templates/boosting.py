@@ -19,7 +19,7 @@ from simtune.templates.encode import Array, Ints
 
 Loss = Literal["rank", "logistic", "squared"]
 
-_BINS = 64
+_BINS = 32
 
 
 @dataclass(frozen=True)
@@ -146,9 +146,10 @@ def _split(
     """
     first, width = 2**level - 1, 2**level
     samples, columns = bins.shape
-    place = (((node - first) * columns)[:, None] + np.arange(columns)) * _BINS + bins
-    shape = (width, columns, _BINS)
-    size = width * columns * _BINS
+    count = 1 + max(map(len, edges))
+    place = (((node - first) * columns)[:, None] + np.arange(columns)) * count + bins
+    shape = (width, columns, count)
+    size = width * columns * count
     flat = place.ravel()
     slopes = np.bincount(flat, np.repeat(slope, columns), size).reshape(shape).cumsum(axis=2)
     curves = np.bincount(flat, np.repeat(curve, columns), size).reshape(shape).cumsum(axis=2)
@@ -162,7 +163,7 @@ def _split(
     gain[(curves < least) | (right_curve < least)] = -np.inf
     best = gain.reshape(width, -1).argmax(axis=1)
     worth = gain.reshape(width, -1)[np.arange(width), best] > gamma
-    column, cut = best // _BINS, best % _BINS
+    column, cut = best // count, best % count
     mine = node - first
     right = worth[mine] & (bins[np.arange(samples), column[mine]] > cut[mine])
     for number in np.flatnonzero(worth):

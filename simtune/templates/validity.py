@@ -86,7 +86,8 @@ class ValidityTuner(Tuner):
             self.options.ask_oracle and self.oracle.given is not None and self.constraints.given is None
         )
         self._allowed: list[int] | None = None
-        self._rows: dict[int, list[float]] = {}
+        self._place: dict[int, int] = {}
+        self._known: Array = np.zeros((0, 0))
         self._names: list[str] | None = None
         self._hyper: tuple[int, Hyper] | None = None
         self._teacher: boosting.Trees | None = None
@@ -180,7 +181,7 @@ class ValidityTuner(Tuner):
                     [rows, feature_rows([lesson.features for lesson in self.lessons], self._names)]
                 )
             labels = np.array([float(lesson.valid) for lesson in self.lessons])
-            self._teacher = boosting.fit(rows, labels, "logistic", rounds=100, depth=4)
+            self._teacher = boosting.fit(rows, labels, "logistic", rounds=60, depth=4)
         missing = [point for point in points if point not in self._odds]
         if missing:
             odds = self._teacher.predict(self._features(missing))
@@ -272,13 +273,23 @@ class ValidityTuner(Tuner):
         knobs = values(self.space, points)
         if self.features is None or not self.options.use_features:
             return knobs
-        missing = [point for point in points if point not in self._rows]
-        if missing:
-            found = [self.features(self.space.config(point)) for point in missing]
-            self._names = self._names or sorted(set().union(*found))
-            for point, row in zip(missing, feature_rows(found, self._names).tolist(), strict=True):
-                self._rows[point] = row
-        return np.hstack([knobs, np.array([self._rows[point] for point in points])])
+        self._fill_in(points)
+        places = [self._place[point] for point in points]
+        return np.hstack([knobs, self._known[places]])
+
+    def _fill_in(self, points: Sequence[int]) -> None:
+        """Computes the features of points that are new, and keeps them as rows of one array."""
+        assert self.features is not None
+        missing = [point for point in points if point not in self._place]
+        if not missing:
+            return
+        found = [self.features(self.space.config(point)) for point in missing]
+        self._names = self._names or sorted(set().union(*found))
+        rows = feature_rows(found, self._names)
+        self._place.update(
+            zip(missing, range(len(self._place), len(self._place) + len(missing)), strict=True)
+        )
+        self._known = np.vstack([self._known, rows]) if len(self._known) else rows
 
 
 def _log(costs: Array) -> Array:
