@@ -156,6 +156,7 @@ def test_mistakes_leave_no_run_behind(store, tmp_path) -> None:
         ({"tuner": "validty"}, "did you mean"),
         ({"tuner": "validity", "options": {"firts": 3}}, "no option 'firts'"),
         ({"judge": "oracle"}, "judge is 'oracle'"),
+        ({"tuner": "genetic", "judge": "compiler"}, "does not ask the compiler"),
         ({"tuner": "initialised", "judge": "none"}, "given no oracle"),
         ({"trials": 0}, "at least 1"),
     ]:

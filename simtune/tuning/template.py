@@ -35,7 +35,7 @@ from simtune.records.model import (
 )
 from simtune.records.points import config_of, point_of, reason_of, trace
 from simtune.records.store import RecordStore, default_store_path
-from simtune.templates import Result, Tuner, create
+from simtune.templates import TUNERS, Result, Tuner, create
 from simtune.tuning import timings
 from simtune.tuning.model import Observer
 from simtune.tuning.template_task import BEFORE_RUNNING, Evaluated, Task
@@ -132,6 +132,11 @@ def tune_template(
 def _make(task: Task, name: str, judge: str, seed: int, options: Mapping[str, Any] | None) -> Tuner:
     if judge not in ("exact", "compiler", "none"):
         raise ConfigurationError(f"judge is '{judge}'", "one of exact, compiler, none")
+    if judge == "compiler" and name in TUNERS and name not in JUDGES:
+        raise ConfigurationError(
+            f"the tuner '{name}' does not ask the compiler",
+            f"judge exact or none, or one of the tuners {', '.join(JUDGES)}",
+        )
     return create(
         name,
         task.space,
