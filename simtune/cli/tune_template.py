@@ -46,7 +46,8 @@ def run(context: click.Context, parameters: Mapping[str, Any]) -> None:
     refuse_foreign(context, _FOREIGN, f"the template space of {workload}")
     tuner = parameters["tuner"] or "validity"
     options = parse_options(tuner, parameters["tuner_option"], TUNERS)
-    task = load_task(workload, parameters["machine"], parameters["seed"])
+    # Cycles do not depend on operands: with the same ones, searches of all seeds share their simulations.
+    task = load_task(workload, parameters["machine"])
     given = context.get_parameter_source("batch") is ParameterSource.COMMANDLINE
     store_path = parameters["records"] or default_store_path()
     store_path.parent.mkdir(parents=True, exist_ok=True)
