@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from simtune.cli.report import command as report_line
 from simtune.cli.tune import command as command_line
 from simtune.errors import ConfigurationError, SimtuneError
 from simtune.records import RecordStore
@@ -191,6 +192,20 @@ def test_mistakes_get_a_sentence(tmp_path, monkeypatch) -> None:
         assert isinstance(done.exception, SimtuneError)
         assert words in str(done.exception)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_machine_of_ones_own_gets_its_map_as_well(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    mine = 'name = "mine"\ndescription = "x"\nclock_hz = 50e6\n[hardware]\npreset = "inp14"\n[timing]\n'
+    (tmp_path / "mine.toml").write_text(mine + 'preset = "chisel-head"\n')
+    layer = "vta:conv2d:h=14,ci=64,co=64,k=3,pad=1"
+    done = CliRunner().invoke(command_line, [layer, "-m", "mine.toml", "-n", "6", "--work-dir", "work"])
+    assert done.exit_code == 0, done.output
+    assert "is not known here" not in (tmp_path / "work" / "report.html").read_text()
+    for option, known in (["-m", "mine.toml"], True), ([], False):
+        done = CliRunner().invoke(report_line, option)
+        assert done.exit_code == 0, done.output
+        assert ("is not known here" not in (tmp_path / "report.html").read_text()) == known
 
 
 def test_targets_are_found_by_their_prefix() -> None:

@@ -69,7 +69,7 @@ def run(context: click.Context, parameters: Mapping[str, Any]) -> None:
             observer=observer,
         )
     folder = parameters["work_dir"] or Path("simtune-runs") / result.run
-    page = _report(store_path, result.run, folder) if parameters["report"] else None
+    page = _report(store_path, result.run, folder, task) if parameters["report"] else None
     if parameters["as_json"]:
         emit_json(_document(task, tuner, result, store_path, page))
     else:
@@ -162,14 +162,15 @@ def _print(task: Any, result: Any, store_path: Path, page: Path | None) -> None:
         click.echo(f"report: {page}")
 
 
-def _report(store_path: Path, run: str, folder: Path) -> Path | None:
+def _report(store_path: Path, run: str, folder: Path, task: Any) -> Path | None:
     """The page and its figures beside it; a failure must not hide the result of the tuning."""
     from simtune.records.store import RecordStore
     from simtune.report import write_report
 
     try:
         with RecordStore(store_path) as store:
-            return write_report(store, run, folder / "report.html", png=folder / "figures")
+            codes = task.codes()
+            return write_report(store, run, folder / "report.html", png=folder / "figures", codes=codes)
     except (SimtuneError, OSError) as error:
         click.echo(f"no report written: {error}", err=True)
         return None

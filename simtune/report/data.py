@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -157,6 +157,7 @@ def collect(
     run_id: str,
     timings: Mapping[str, float] | None = None,
     machine: Machine | None = None,
+    codes: Sequence[str] | None = None,
 ) -> Report:
     """Reads what a report needs.
 
@@ -164,6 +165,7 @@ def collect(
         run_id: or its beginning.
         timings: wall seconds by stage ("build", "run", "search", "total").
         machine: of the run, for machines that are not found by name.
+        codes: of every point of a template space, where the machine is not found by name.
 
     Raises:
         RecordError: there is no such run, or the store is damaged.
@@ -210,7 +212,7 @@ def collect(
         simulators=tuple(sorted({_simulator(simulation) for simulation in simulations.values()})),
         knobs=_knobs(run) if template else (),
         configs=configs,
-        codes=_codes(store, run) if template else (),
+        codes=() if not template else _codes(store, run) if codes is None else tuple(codes),
     )
     return replace(report, measured=_measured(store, report))
 
