@@ -155,6 +155,8 @@ def main() -> None:
     options.add_argument("--machine", default="vta-pynq")
     options.add_argument("--layers", nargs="+")
     options.add_argument("--limit", type=int, default=400, help="configurations per layer at most")
+    options.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="what the models see")
+    options.add_argument("--families", nargs="+", choices=FAMILIES, help="of the models")
     options.add_argument("--quick", action="store_true", help="few layers and models")
     options.add_argument("--plots", type=Path, metavar="DIR")
     given = options.parse_args()
@@ -165,9 +167,10 @@ def main() -> None:
     for name in groups[0].single:
         results["single"][name] = judged(groups, {g.layer: g.single[name] for g in groups})
     shown: dict[str, Array] = {}
-    for kind in KINDS:
+    families = given.families or (QUICK_FAMILIES if given.quick else FAMILIES)
+    for kind in given.kinds:
         results[kind] = {}
-        for family in QUICK_FAMILIES if given.quick else FAMILIES:
+        for family in families:
             # Costs are counters, and knobs alone know no cycles that could be corrected.
             if family == "nnls" and kind != "counters" or family == "ensemble" and "counters" not in kind:
                 continue
@@ -188,7 +191,7 @@ def main() -> None:
         "features": {"counters": len(FEATURES), "compile-time": groups[0].features["compile-time"].shape[1]},
         "results": results,
     }
-    if given.plots:
+    if given.plots and shown:
         from vta_figures import predictor_figures
 
         points = {g.layer: (g.cycles, np.exp(shown[g.layer]) * g.cycles.mean()) for g in groups}
