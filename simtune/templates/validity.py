@@ -24,13 +24,15 @@ import numpy as np
 from simtune.errors import ConfigurationError
 from simtune.templates import boosting
 from simtune.templates.base import Options, Tuner
-from simtune.templates.checks import ENUMERABLE
 from simtune.templates.encode import Array, coordinates, feature_rows, spread_out, values
 from simtune.templates.gaussian import Gaussian, Hyper, Scale, expected_improvement
 from simtune.templates.presample import Presample, Stopping, presample
 
 #: Beyond this many results the process learns from the best and the latest only.
 _MEMORY = 300
+
+#: Spaces up to this size are gone through as a whole: each point may ask constraints and features once.
+_WHOLE = 1 << 15
 
 #: The model of validity learns again after so many refusals of the compiler.
 _REFUSALS = 8
@@ -111,7 +113,7 @@ class ValidityTuner(Tuner):
         return self._improve(candidates, chance, n)
 
     def _candidates(self) -> list[int]:
-        if self.space.size <= ENUMERABLE and len(self._whole()) <= 4 * self.options.pool:
+        if self.space.size <= _WHOLE and len(self._whole()) <= 4 * self.options.pool:
             return [point for point in self._whole() if self.open(point) and not self._refused(point)]
         pool: set[int] = set()
         good = sorted((r for r in self.results.values() if r.ok), key=lambda r: r.value or 0.0)
