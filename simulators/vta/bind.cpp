@@ -50,7 +50,7 @@ Program as_program(const Array<uint64_t>& insns, const Array<uint32_t>& uops, co
 
 Tensors as_tensors(const Hardware& hardware, const Array<int8_t>& inp, const Array<int8_t>& wgt,
                    const Array<int32_t>& bias, int64_t out_bytes) {
-    return widen(hardware, inp.data(), inp.size(), wgt.data(), wgt.size(), bias.data(), bias.size(), out_bytes);
+    return pack(hardware, inp.data(), inp.size(), wgt.data(), wgt.size(), bias.data(), bias.size(), out_bytes);
 }
 
 std::vector<Config> as_configs(const Array<int64_t>& array) {
@@ -259,6 +259,7 @@ PYBIND11_MODULE(_vta, m) {
         .def_readwrite("shift", &Layer::shift);
     m.def("counter_names", &counter_names);
     m.def("gemm_kind", &gemm_kind);
+    m.def("use_gemm", &use_gemm);
     m.def("evaluate", &evaluate_all);
     m.def("compile", &compile_all);
     m.def("emit", &emit_one);
