@@ -11,7 +11,6 @@ import numpy as np
 
 from simtune.errors import ConfigurationError
 from simtune.jobs import Status
-from simtune.vta import validity
 from simtune.vta.codes import CODES, STAGES, status_of
 from simtune.vta.core import Program, core, natives
 from simtune.vta.counters import VtaCounters
@@ -88,10 +87,6 @@ class Backend:
         self.seed = seed
         self._checked: set[int] = set()
         self._natives = natives(layer, machine)
-
-    def valid(self, config: Mapping[str, int]) -> str:
-        """The code of the closed form, empty for a configuration that compiles and runs."""
-        return validity.check(self.layer, self.machine, config)
 
     def compile(self, config: Mapping[str, int]) -> Compiled:
         """Asks the compiler only: what fails later, when code is made, counts as compiled."""
