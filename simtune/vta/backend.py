@@ -6,6 +6,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -110,8 +112,7 @@ class Backend:
         points = [self.space.index(config) for config in configs]
         flags = self._flags(points)
         native = self._natives
-        known = data(self.layer, self.machine, self.seed) if flags.any() else None
-        tensors = (known.inp, known.wgt, known.bias, known.expected) if known else (_NO_DATA,) * 4
+        tensors, expected = self._operands if flags.any() else (core().Tensors(), _NO_DATA)
         # Seeds go by point, so that a configuration's run does not depend on its batch.
         found = core().evaluate(
             native.hardware,
@@ -119,7 +120,8 @@ class Backend:
             native.layer,
             as_rows(configs),
             flags,
-            *tensors,
+            tensors,
+            expected,
             np.array(points, dtype=np.uint64) + np.uint64(self.seed << 32),
             max(1, jobs),
         )
@@ -155,6 +157,13 @@ class Backend:
         if code:
             raise ConfigurationError(f"{self.layer.name}: {CODES[code]}: {message}")
         return Timeline(cycles, spans)
+
+    @cached_property
+    def _operands(self) -> tuple[Any, np.ndarray]:
+        """Operands as the core packs them, and the right answer."""
+        known = data(self.layer, self.machine, self.seed)
+        hardware = self._natives.hardware
+        return core().pack(hardware, known.inp, known.wgt, known.bias, known.expected.size), known.expected
 
     def _flags(self, points: Sequence[int]) -> np.ndarray:
         if self.check == "never":
