@@ -25,10 +25,10 @@ case $(dpkg --print-architecture) in
     *) packages+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross) ;;
 esac
 [ "${2:-}" = tests ] && packages+=(valgrind openssh-client openssh-server)
+"$python" -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
 # The accelerator's core is a Python module; an interpreter that was built here brings its own headers.
 "$python" -c 'import os, sysconfig; os.stat(sysconfig.get_paths()["include"] + "/Python.h")' 2>/dev/null ||
     packages+=(python3-dev)
-"$python" -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
 
 missing=()
 for package in "${packages[@]}"; do

@@ -250,7 +250,7 @@ def simulate_config(
 
         program = backend.program(chosen)
         timeline = backend.timeline(program)
-        knobs = " ".join(f"{name}={value}" for name, value in chosen.items() if value > 1)
+        knobs = " ".join(f"{name}={value}" for name, value in chosen.items() if value > 1) or "all knobs 1"
         title = f"{backend.layer.name} on {backend.machine.name}, {knobs}: {timeline.cycles:,} cycles"
         gantt.write_bytes(to_png(draw(program.text(backend.machine), timeline, title)))
     if as_json:

@@ -6,12 +6,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from simtune.errors import ConfigurationError
 from simtune.jobs import Status
-from simtune.vta import validity
 from simtune.vta.codes import CODES, STAGES, status_of
 from simtune.vta.core import Program, core, natives
 from simtune.vta.counters import VtaCounters
@@ -89,10 +90,6 @@ class Backend:
         self._checked: set[int] = set()
         self._natives = natives(layer, machine)
 
-    def valid(self, config: Mapping[str, int]) -> str:
-        """The code of the closed form, empty for a configuration that compiles and runs."""
-        return validity.check(self.layer, self.machine, config)
-
     def compile(self, config: Mapping[str, int]) -> Compiled:
         """Asks the compiler only: what fails later, when code is made, counts as compiled."""
         self.space.index(config)
@@ -115,8 +112,7 @@ class Backend:
         points = [self.space.index(config) for config in configs]
         flags = self._flags(points)
         native = self._natives
-        known = data(self.layer, self.machine, self.seed) if flags.any() else None
-        tensors = (known.inp, known.wgt, known.bias, known.expected) if known else (_NO_DATA,) * 4
+        tensors, expected = self._operands if flags.any() else (core().Tensors(), _NO_DATA)
         # Seeds go by point, so that a configuration's run does not depend on its batch.
         found = core().evaluate(
             native.hardware,
@@ -124,7 +120,8 @@ class Backend:
             native.layer,
             as_rows(configs),
             flags,
-            *tensors,
+            tensors,
+            expected,
             np.array(points, dtype=np.uint64) + np.uint64(self.seed << 32),
             max(1, jobs),
         )
@@ -160,6 +157,13 @@ class Backend:
         if code:
             raise ConfigurationError(f"{self.layer.name}: {CODES[code]}: {message}")
         return Timeline(cycles, spans)
+
+    @cached_property
+    def _operands(self) -> tuple[Any, np.ndarray]:
+        """Operands as the core packs them, and the right answer."""
+        known = data(self.layer, self.machine, self.seed)
+        hardware = self._natives.hardware
+        return core().pack(hardware, known.inp, known.wgt, known.bias, known.expected.size), known.expected
 
     def _flags(self, points: Sequence[int]) -> np.ndarray:
         if self.check == "never":

@@ -188,7 +188,7 @@ def _parse(text: str, kind: str, rest: str) -> Layer:
         values.get("ph", pad),
         values.get("pw", pad),
     )
-    if layer.ph >= layer.kh > 0 and layer.ph or layer.pw >= layer.kw and layer.pw:
+    if layer.ph >= layer.kh or layer.pw >= layer.kw:
         raise ConfigurationError(
             f"'{text}': the padding must be smaller than the kernel", "outputs would see padding only"
         )

@@ -136,6 +136,11 @@ _WORK = {
     "waits for a token": "#e3e6ea",
 }
 _LANES = {"load": 2, "compute": 1, "store": 0}
+#: Kind of work, lane, start, end.
+_Bar = tuple[str, int, int, int]
+#: Where a panel would have more bars, it shows shares in this many slices of its time.
+_MOST_BARS = 900
+_SLICES = 300
 #: Cycles around the first tiles that the lower panel shows, as a share of the program, at most.
 _DETAIL = 0.35
 
@@ -150,6 +155,8 @@ def gantt(lines: list[str], timeline: Timeline, title: str) -> Any:
         plots = figure.subplots(panels, squeeze=False)[:, 0]
         _draw(plots[0], bars, 0, timeline.cycles)
         plots[0].set_title(title)
+        if len(bars) > _MOST_BARS:
+            plots[0].set_title(f"{title}; heights are shares of time")
         if panels == 2:
             _draw(plots[1], bars, 0, detail)
             plots[1].set_title("the first tiles, enlarged")
@@ -160,9 +167,9 @@ def gantt(lines: list[str], timeline: Timeline, title: str) -> Any:
         return figure
 
 
-def _bars(lines: list[str], timeline: Timeline) -> list[tuple[str, int, int, int]]:
-    """(kind of work, lane, start, end) of everything that takes time, waits included."""
-    bars = []
+def _bars(lines: list[str], timeline: Timeline) -> list[_Bar]:
+    """Everything that takes time, waits included."""
+    bars: list[_Bar] = []
     for line, (issue, start, end, _) in zip(lines, timeline.spans.tolist(), strict=True):
         name = line.split(" ", 1)[0]
         if name == "finish":
@@ -201,20 +208,41 @@ def _first_tiles(lines: list[str], timeline: Timeline) -> int:
     return ends[min(1, len(ends) - 1)] if ends else timeline.cycles
 
 
-def _draw(plot: Any, bars: list[tuple[str, int, int, int]], low: int, high: int) -> None:
-    for kind, colour in _WORK.items():
-        boxes = [
-            [(start, lane - 0.36), (end, lane - 0.36), (end, lane + 0.36), (start, lane + 0.36)]
-            for what, lane, start, end in bars
-            if what == kind and start < high and end > low
-        ]
-        if boxes:
-            many = len(boxes) > 2000
-            plot.add_collection(
-                PolyCollection(boxes, facecolors=colour, edgecolors=SURFACE, linewidths=0 if many else 0.25)
-            )
+def _draw(plot: Any, bars: list[_Bar], low: int, high: int) -> None:
+    shown = [bar for bar in bars if bar[2] < high and bar[3] > low]
+    (_draw_shares if len(shown) > _MOST_BARS else _draw_bars)(plot, shown, low, high)
     plot.set_xlim(low, high)
     plot.set_ylim(-0.55, 2.55)
     plot.set_yticks(list(_LANES.values()), list(_LANES), color=INK)
     plot.grid(axis="y", visible=False)
     plot.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+
+
+def _draw_bars(plot: Any, bars: list[_Bar], low: int, high: int) -> None:
+    for kind, colour in _WORK.items():
+        boxes = [
+            [(start, lane - 0.36), (end, lane - 0.36), (end, lane + 0.36), (start, lane + 0.36)]
+            for what, lane, start, end in bars
+            if what == kind
+        ]
+        if boxes:
+            plot.add_collection(PolyCollection(boxes, facecolors=colour, edgecolors=SURFACE, linewidths=0.25))
+
+
+def _draw_shares(plot: Any, bars: list[_Bar], low: int, high: int) -> None:
+    """Too many bars to see one: what each module spends its time on, in slices of the time."""
+    edges = np.linspace(low, high, _SLICES + 1)
+    for lane in _LANES.values():
+        base = np.full(_SLICES, lane - 0.36)
+        for kind, colour in _WORK.items():
+            spans = np.array([(start, end) for what, at, start, end in bars if what == kind and at == lane])
+            if not len(spans):
+                continue
+            spans = spans[np.argsort(spans[:, 0])]
+            total = np.concatenate([[0], np.cumsum(spans[:, 1] - spans[:, 0])])
+            times = spans.ravel()
+            sums = np.stack([total[:-1], total[1:]], axis=1).ravel()
+            share = np.diff(np.interp(edges, times, sums)) / np.diff(edges)
+            top = base + 0.72 * share
+            plot.stairs(top, edges, baseline=base, fill=True, color=colour, linewidth=0)
+            base = top

@@ -50,7 +50,7 @@ Program as_program(const Array<uint64_t>& insns, const Array<uint32_t>& uops, co
 
 Tensors as_tensors(const Hardware& hardware, const Array<int8_t>& inp, const Array<int8_t>& wgt,
                    const Array<int32_t>& bias, int64_t out_bytes) {
-    return widen(hardware, inp.data(), inp.size(), wgt.data(), wgt.size(), bias.data(), bias.size(), out_bytes);
+    return pack(hardware, inp.data(), inp.size(), wgt.data(), wgt.size(), bias.data(), bias.size(), out_bytes);
 }
 
 std::vector<Config> as_configs(const Array<int64_t>& array) {
@@ -89,14 +89,16 @@ py::dict as_dict(const std::vector<Verdict>& verdicts) {
 }
 
 py::dict evaluate_all(const Hardware& hardware, const Timing& timing, const Layer& layer,
-                      const Array<int64_t>& configs, const Array<uint8_t>& check, const Array<int8_t>& inp,
-                      const Array<int8_t>& wgt, const Array<int32_t>& bias, const Array<int8_t>& expected,
-                      const Array<uint64_t>& seeds, int jobs) {
+                      const Array<int64_t>& configs, const Array<uint8_t>& check, const Tensors& tensors,
+                      const Array<int8_t>& expected, const Array<uint64_t>& seeds, int jobs) {
     const std::vector<Config> list = as_configs(configs);
+    for (py::ssize_t i = 0; i < check.size(); i++)
+        if (check.data()[i] && tensors.out_size * hardware.batch * hardware.block != expected.size())
+            throw std::invalid_argument("a check needs operands and the right answer");
     if (check.size() != py::ssize_t(list.size()) || seeds.size() != check.size())
         throw std::invalid_argument("one check flag and one seed per configuration");
     Request request{layer, hardware, timing, list.data(), check.data(), int64_t(list.size()),
-                    as_tensors(hardware, inp, wgt, bias, expected.size()), expected.data(), seeds.data(), jobs};
+                    &tensors, expected.data(), seeds.data(), jobs};
     std::vector<Verdict> verdicts(list.size());
     py::array_t<double> counters({py::ssize_t(list.size()), py::ssize_t(counter_names().size())});
     double* values = counters.mutable_data();
@@ -257,8 +259,11 @@ PYBIND11_MODULE(_vta, m) {
         .def_readwrite("oh", &Layer::oh)
         .def_readwrite("ow", &Layer::ow)
         .def_readwrite("shift", &Layer::shift);
+    py::class_<Tensors>(m, "Tensors").def(py::init<>());
+    m.def("pack", &as_tensors);
     m.def("counter_names", &counter_names);
     m.def("gemm_kind", &gemm_kind);
+    m.def("use_gemm", &use_gemm);
     m.def("evaluate", &evaluate_all);
     m.def("compile", &compile_all);
     m.def("emit", &emit_one);

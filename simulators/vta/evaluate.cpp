@@ -4,7 +4,9 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <exception>
 #include <memory>
+#include <mutex>
 #include <thread>
 
 namespace vta {
@@ -54,11 +56,11 @@ class Worker {
             if (!fsim_) {
                 fsim_ = std::make_unique<Fsim>(r.hardware);
                 lanes_ = int64_t(r.hardware.batch) * r.hardware.block;
-                out_.resize(size_t(r.tensors.out_size * lanes_));
+                out_.resize(size_t(r.tensors->out_size * lanes_));
             }
             // No byte is right unless it is written.
             for (size_t i = 0; i < out_.size(); i++) out_[i] = int8_t(~r.expected[i]);
-            fsim_->run(program, r.tensors, out_.data(), r.seeds[index]);
+            fsim_->run(program, *r.tensors, out_.data(), r.seeds[index]);
             compare(out_.data(), r.expected, int64_t(out_.size()));
         }
         const Timed timed = simulate(program, r.hardware, r.timing);
@@ -77,14 +79,22 @@ class Worker {
 void evaluate(const Request& request, Verdict* verdicts, double* counters) {
     const size_t width = counter_names().size();
     std::atomic<int64_t> next{0};
+    std::exception_ptr problem;  // such as no memory; not a configuration's fault
+    std::mutex guard;
     auto work = [&] {
-        Worker worker(request);
-        for (int64_t i; (i = next++) < request.count;) worker.run(i, verdicts[i], counters + size_t(i) * width);
+        try {
+            Worker worker(request);
+            for (int64_t i; (i = next++) < request.count;) worker.run(i, verdicts[i], counters + size_t(i) * width);
+        } catch (...) {
+            const std::lock_guard<std::mutex> lock(guard);
+            problem = std::current_exception();
+        }
     };
     std::vector<std::thread> threads;
     for (int job = 1; job < request.jobs && job < request.count; job++) threads.emplace_back(work);
     work();
     for (std::thread& thread : threads) thread.join();
+    if (problem) std::rethrow_exception(problem);
 }
 
 void compile(const Request& request, bool make_code, Verdict* verdicts) {

@@ -22,7 +22,7 @@ struct Request {
     const Config* configs = nullptr;
     const uint8_t* check = nullptr;  // per configuration: run the functional simulator
     int64_t count = 0;
-    Tensors tensors;
+    const Tensors* tensors = nullptr;
     const int8_t* expected = nullptr;
     const uint64_t* seeds = nullptr;  // per configuration
     int jobs = 1;

@@ -50,17 +50,17 @@ std::string describe(const Program& program, const Widths& widths, const std::ve
     return out.str();
 }
 
-Tensors widen(const Hardware& hardware, const int8_t* inp, int64_t inp_bytes, const int8_t* wgt, int64_t wgt_bytes,
+Tensors pack(const Hardware& hardware, const int8_t* inp, int64_t inp_bytes, const int8_t* wgt, int64_t wgt_bytes,
               const int32_t* bias, int64_t bias_words, int64_t out_bytes) {
     const int64_t lanes = int64_t(hardware.batch) * hardware.block, weights = int64_t(hardware.block) * hardware.block;
     Tensors t;
-    t.inp.resize(size_t(inp_bytes));
-    widen_inputs(inp, inp_bytes, t.inp.data());
-    t.wgt.resize(size_t(wgt_bytes));
-    widen_weights(wgt, wgt_bytes / weights, hardware.block, t.wgt.data());
-    t.bias.assign(bias, bias + bias_words);
     t.inp_size = inp_bytes / lanes;
     t.wgt_size = wgt_bytes / weights;
+    t.inp.resize(size_t(t.inp_size * packed_input(hardware.batch, hardware.block)));
+    pack_inputs(inp, t.inp_size, hardware.batch, hardware.block, t.inp.data());
+    t.wgt.resize(size_t(t.wgt_size * packed_weight(hardware.batch, hardware.block)));
+    pack_weights(wgt, t.wgt_size, hardware.batch, hardware.block, t.wgt.data());
+    t.bias.assign(bias, bias + bias_words);
     t.bias_size = bias_words / lanes;
     t.out_size = out_bytes / lanes;
     return t;
@@ -72,16 +72,27 @@ Fsim::Fsim(const Hardware& hardware)
       uop_(size_t(hardware.uop_core_depth)),
       inp_(size_t(hardware.inp_depth)),
       wgt_(size_t(hardware.wgt_depth)),
-      zeros_(size_t(std::max(hardware.batch, hardware.block)) * hardware.block, 0),
-      poison_(zeros_.size(), 0x55),
-      acc_(size_t(hardware.acc_depth) * hardware.batch * hardware.block) {}
+      inp_bytes_(packed_input(hardware.batch, hardware.block)),
+      wgt_bytes_(packed_weight(hardware.batch, hardware.block)),
+      acc_(size_t(hardware.acc_depth) * hardware.batch * hardware.block) {
+    const std::vector<int8_t> zeros(size_t(std::max(hardware.batch, hardware.block)) * hardware.block, 0);
+    const std::vector<int8_t> poison(zeros.size(), 0x55);
+    auto element = [&](std::vector<uint8_t>& to, const std::vector<int8_t>& from, bool weights) {
+        to.resize(size_t(weights ? wgt_bytes_ : inp_bytes_));
+        (weights ? pack_weights : pack_inputs)(from.data(), 1, hardware.batch, hardware.block, to.data());
+    };
+    element(zero_inp_, zeros, false);
+    element(zero_wgt_, zeros, true);
+    element(poison_inp_, poison, false);
+    element(poison_wgt_, poison, true);
+}
 
 void Fsim::run(const Program& program, const Tensors& tensors, int8_t* out, uint64_t seed, int first) {
     Random random{seed};
     // What a program reads without having written it must not be right by chance.
     std::fill(uop_.begin(), uop_.end(), uint32_t(random.next()) & 0x00010001u);
-    std::fill(inp_.begin(), inp_.end(), poison_.data());
-    std::fill(wgt_.begin(), wgt_.end(), poison_.data());
+    std::fill(inp_.begin(), inp_.end(), poison_inp_.data());
+    std::fill(wgt_.begin(), wgt_.end(), poison_wgt_.data());
     for (size_t i = 0; i < acc_.size(); i++) acc_[i] = int32_t(i * 0x9e3779b1u + seed);
     if (hardware_.hls_hazard) written_.assign(size_t(hardware_.acc_depth), -kPipeline - 1);
     clock_ = 0;
@@ -165,17 +176,16 @@ void Fsim::load(const Insn& insn, const Program& program, const Tensors& t) {
     if (insn.memory == INP) {
         check_index("input tensor", last, t.inp_size);
         check_index("input buffer", most, hardware_.inp_depth);
-        each([&](int64_t to, int64_t n) { std::fill_n(inp_.begin() + to, n, zeros_.data()); },
+        each([&](int64_t to, int64_t n) { std::fill_n(inp_.begin() + to, n, zero_inp_.data()); },
              [&](int64_t to, int64_t from, int64_t n) {
-                 for (int64_t i = 0; i < n; i++) inp_[size_t(to + i)] = t.inp.data() + (from + i) * lanes;
+                 for (int64_t i = 0; i < n; i++) inp_[size_t(to + i)] = t.inp.data() + (from + i) * inp_bytes_;
              });
     } else if (insn.memory == WGT) {
         check_index("weight tensor", last, t.wgt_size);
         check_index("weight buffer", most, hardware_.wgt_depth);
-        const int64_t size = int64_t(hardware_.block) * hardware_.block;
-        each([&](int64_t to, int64_t n) { std::fill_n(wgt_.begin() + to, n, zeros_.data()); },
+        each([&](int64_t to, int64_t n) { std::fill_n(wgt_.begin() + to, n, zero_wgt_.data()); },
              [&](int64_t to, int64_t from, int64_t n) {
-                 for (int64_t i = 0; i < n; i++) wgt_[size_t(to + i)] = t.wgt.data() + (from + i) * size;
+                 for (int64_t i = 0; i < n; i++) wgt_[size_t(to + i)] = t.wgt.data() + (from + i) * wgt_bytes_;
              });
     } else if (insn.memory == ACC) {
         check_index("bias tensor", last, t.bias_size);

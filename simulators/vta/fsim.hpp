@@ -6,14 +6,14 @@
 
 namespace vta {
 
-// The tensors in memory, in packed layouts and widened; sizes in elements of the core.
+// The tensors in memory, packed for the arithmetic; sizes in elements of the core.
 struct Tensors {
-    std::vector<int16_t> inp, wgt;
+    std::vector<uint8_t> inp, wgt;
     std::vector<int32_t> bias;
     int64_t inp_size = 0, wgt_size = 0, bias_size = 0, out_size = 0;
 };
 
-Tensors widen(const Hardware& hardware, const int8_t* inp, int64_t inp_bytes, const int8_t* wgt, int64_t wgt_bytes,
+Tensors pack(const Hardware& hardware, const int8_t* inp, int64_t inp_bytes, const int8_t* wgt, int64_t wgt_bytes,
               const int32_t* bias, int64_t bias_words, int64_t out_bytes);
 
 // Buffers of the core; kept between programs, since filling them is all they need.
@@ -36,8 +36,9 @@ class Fsim {
     Hardware hardware_;
     Widths widths_;
     std::vector<uint32_t> uop_;
-    std::vector<const int16_t*> inp_, wgt_;  // where in memory each element lies
-    std::vector<int16_t> zeros_, poison_;
+    std::vector<const uint8_t*> inp_, wgt_;  // where in memory each element lies
+    std::vector<uint8_t> zero_inp_, zero_wgt_, poison_inp_, poison_wgt_;
+    int64_t inp_bytes_, wgt_bytes_;  // of a packed element
     std::vector<int32_t> acc_;
     std::vector<Uop> decoded_;
     std::vector<int64_t> written_;  // when the pipeline took an accumulator last

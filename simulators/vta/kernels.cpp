@@ -2,6 +2,7 @@
 #include "kernels.hpp"
 
 #include <algorithm>
+#include <atomic>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -17,19 +18,47 @@
 namespace vta {
 namespace {
 
-// One element: any batch and block, wrapping as the hardware does.
-void portable(const GemmBuffers& g, int64_t dst, int64_t src, int64_t wgt) {
-    const int16_t* weights = g.wgt[wgt];
-    for (int b = 0; b < g.batch; b++) {
-        const int16_t* input = g.inp[src] + b * g.block;
-        int32_t* out = g.acc + (dst * g.batch + b) * g.block;
-        for (int pair = 0; pair < g.block / 2; pair++) {
-            const int16_t* row = weights + size_t(pair) * g.block * 2;
-            const int32_t x = input[2 * pair], y = input[2 * pair + 1];
-            for (int o = 0; o < g.block; o++)
-                out[o] = int32_t(uint32_t(out[o]) + uint32_t(x * row[2 * o] + y * row[2 * o + 1]));
+int best_level();
+
+std::atomic<int>& chosen_level() {
+    static std::atomic<int> level{best_level()};
+    return level;
+}
+
+int level() { return chosen_level().load(std::memory_order_relaxed); }
+
+// Whether this processor multiplies bytes: inputs are then moved to 0..255, and weights carry what
+// that adds to each output.
+bool bytewise(int batch, int block) { return batch == 1 && block == 16 && level() == 2; }
+
+// Whether weights are pairs of input channels, [8 pairs][16 outputs][2], as multiply-adds of pairs want them.
+bool pairwise(int batch, int block) { return batch == 1 && block == 16 && level() == 1; }
+
+typedef uint32_t Wide __attribute__((vector_size(32)));
+typedef int16_t Narrow __attribute__((vector_size(16)));
+
+// One row of inputs by [in][out] weights, wrapping as the hardware does.
+void multiply(int32_t* out, const int16_t* input, const int16_t* weights, int block) {
+    int first = 0;
+    for (; first + 8 <= block; first += 8) {
+        Wide sum;
+        __builtin_memcpy(&sum, out + first, sizeof sum);
+        for (int i = 0; i < block; i++) {
+            Narrow row;
+            __builtin_memcpy(&row, weights + size_t(i) * block + first, sizeof row);
+            sum += __builtin_convertvector(row, Wide) * uint32_t(int32_t(input[i]));
         }
+        __builtin_memcpy(out + first, &sum, sizeof sum);
     }
+    for (; first < block; first++)
+        for (int i = 0; i < block; i++)
+            out[first] = int32_t(uint32_t(out[first]) + uint32_t(input[i] * weights[size_t(i) * block + first]));
+}
+
+void portable(const GemmBuffers& g, int64_t dst, int64_t src, int64_t wgt) {
+    for (int b = 0; b < g.batch; b++)
+        multiply(g.acc + (dst * g.batch + b) * g.block, reinterpret_cast<const int16_t*>(g.inp[src]) + b * g.block,
+                 reinterpret_cast<const int16_t*>(g.wgt[wgt]), g.block);
 }
 
 template <typename Step>
@@ -45,23 +74,14 @@ void walk(const Insn& insn, const Uop* uops, size_t count, Step step) {
 
 #define VNNI target("avx512f,avx512bw,avx512vl,avx512vnni")
 
-__attribute__((VNNI, always_inline)) inline __m512i pair_of(const int16_t* input, int pair) {
-    int32_t both;
-    __builtin_memcpy(&both, input + 2 * pair, 4);
-    return _mm512_set1_epi32(both);
-}
-
-// acc += input * weights, in two chains of additions.
-__attribute__((VNNI, always_inline)) inline void step(int32_t* out, const int16_t* input, const __m512i* w) {
-    __m512i a = _mm512_loadu_si512(out), b = _mm512_setzero_si512();
-    for (int p = 0; p < 8; p += 2) {
-        a = _mm512_dpwssd_epi32(a, pair_of(input, p), _mm512_loadu_si512(w + p));
-        b = _mm512_dpwssd_epi32(b, pair_of(input, p + 1), _mm512_loadu_si512(w + p + 1));
-    }
-    _mm512_storeu_si512(out, _mm512_add_epi32(a, b));
+__attribute__((VNNI, always_inline)) inline __m512i quad_of(const uint8_t* input, int quad) {
+    int32_t four;
+    __builtin_memcpy(&four, input + 4 * quad, 4);
+    return _mm512_set1_epi32(four);
 }
 
 // The order of additions does not matter, so each case goes the way that keeps the pipeline busy.
+// Packed weights: four vectors of [16 outputs][4 inputs] in bytes, then what to take off each output.
 __attribute__((VNNI)) void avx512(const GemmBuffers& g, const Insn& insn, const Uop* uops, size_t count) {
     auto weights_of = [&](int64_t wgt) { return reinterpret_cast<const __m512i*>(g.wgt[wgt]); };
     if (insn.dst_out == 0 && insn.dst_in == 0) {  // all steps go to one accumulator, which stays in registers
@@ -70,10 +90,11 @@ __attribute__((VNNI)) void avx512(const GemmBuffers& g, const Insn& insn, const 
                               _mm512_setzero_si512(), _mm512_setzero_si512()};
             for (int64_t o = 0; o < insn.iter_out; o++)
                 for (int64_t i = 0; i < insn.iter_in; i++) {
-                    const int16_t* input = g.inp[uops[u].src + o * insn.src_out + i * insn.src_in];
+                    const uint8_t* input = g.inp[uops[u].src + o * insn.src_out + i * insn.src_in];
                     const __m512i* w = weights_of(uops[u].wgt + o * insn.wgt_out + i * insn.wgt_in);
-                    for (int p = 0; p < 8; p++)
-                        sum[p % 4] = _mm512_dpwssd_epi32(sum[p % 4], pair_of(input, p), _mm512_loadu_si512(w + p));
+                    sum[0] = _mm512_sub_epi32(sum[0], _mm512_loadu_si512(w + 4));
+                    for (int q = 0; q < 4; q++)
+                        sum[q] = _mm512_dpbusd_epi32(sum[q], quad_of(input, q), _mm512_loadu_si512(w + q));
                 }
             const __m512i total = _mm512_add_epi32(_mm512_add_epi32(sum[0], sum[1]), _mm512_add_epi32(sum[2], sum[3]));
             _mm512_storeu_si512(g.acc + uops[u].dst * 16, total);
@@ -90,78 +111,97 @@ __attribute__((VNNI)) void avx512(const GemmBuffers& g, const Insn& insn, const 
         for (size_t u = 0; u < count; u++)
             for (int64_t o = 0; o < outer; o++) {
                 const __m512i* weights = weights_of(uops[u].wgt + o * wgt_outer);
-                const int16_t* const* inputs = g.inp + uops[u].src + o * src_outer;
+                const uint8_t* const* inputs = g.inp + uops[u].src + o * src_outer;
                 int32_t* out = g.acc + (uops[u].dst + o * dst_outer) * 16;
-                __m512i w[8];
-                for (int p = 0; p < 8; p++) w[p] = _mm512_loadu_si512(weights + p);
+                __m512i w[5];
+                for (int q = 0; q < 5; q++) w[q] = _mm512_loadu_si512(weights + q);
                 for (int64_t i = 0; i < inner; i++, out += dst_step * 16, inputs += src_step) {
-                    const int16_t* input = *inputs;
-                    __m512i a = _mm512_loadu_si512(out), b = _mm512_setzero_si512();
-                    for (int p = 0; p < 8; p += 2) {
-                        a = _mm512_dpwssd_epi32(a, pair_of(input, p), w[p]);
-                        b = _mm512_dpwssd_epi32(b, pair_of(input, p + 1), w[p + 1]);
-                    }
-                    _mm512_storeu_si512(out, _mm512_add_epi32(a, b));
+                    __m512i a = _mm512_sub_epi32(_mm512_loadu_si512(out), w[4]);
+                    for (int q = 0; q < 4; q++) a = _mm512_dpbusd_epi32(a, quad_of(*inputs, q), w[q]);
+                    _mm512_storeu_si512(out, a);
                 }
             }
         return;
     }
     for (int64_t o = 0; o < insn.iter_out; o++)  // neighbouring micro-ops go to different accumulators
         for (int64_t i = 0; i < insn.iter_in; i++)
+            for (size_t u = 0; u < count; u++) {
+                int32_t* out = g.acc + (uops[u].dst + o * insn.dst_out + i * insn.dst_in) * 16;
+                const uint8_t* input = g.inp[uops[u].src + o * insn.src_out + i * insn.src_in];
+                const __m512i* w = weights_of(uops[u].wgt + o * insn.wgt_out + i * insn.wgt_in);
+                __m512i a = _mm512_sub_epi32(_mm512_loadu_si512(out), _mm512_loadu_si512(w + 4));
+                for (int q = 0; q < 4; q++)
+                    a = _mm512_dpbusd_epi32(a, quad_of(input, q), _mm512_loadu_si512(w + q));
+                _mm512_storeu_si512(out, a);
+            }
+}
+
+#define AVX2 target("avx2")
+
+__attribute__((AVX2, always_inline)) inline void step(int32_t* out, const uint8_t* packed, const uint8_t* wgt) {
+    const int16_t* input = reinterpret_cast<const int16_t*>(packed);
+    const __m256i* weights = reinterpret_cast<const __m256i*>(wgt);
+    __m256i* sums = reinterpret_cast<__m256i*>(out);
+    __m256i a = _mm256_loadu_si256(sums), b = _mm256_loadu_si256(sums + 1);
+    for (int p = 0; p < 8; p++) {
+        int32_t both;
+        __builtin_memcpy(&both, input + 2 * p, 4);
+        const __m256i x = _mm256_set1_epi32(both);
+        a = _mm256_add_epi32(a, _mm256_madd_epi16(x, _mm256_loadu_si256(weights + 2 * p)));
+        b = _mm256_add_epi32(b, _mm256_madd_epi16(x, _mm256_loadu_si256(weights + 2 * p + 1)));
+    }
+    _mm256_storeu_si256(sums, a);
+    _mm256_storeu_si256(sums + 1, b);
+}
+
+// Neighbouring steps go to different accumulators wherever the instruction allows it.
+__attribute__((AVX2)) void avx2(const GemmBuffers& g, const Insn& insn, const Uop* uops, size_t count) {
+    if (insn.wgt_out == 0 && insn.dst_out != 0) {
+        for (size_t u = 0; u < count; u++)
+            for (int64_t i = 0; i < insn.iter_in; i++) {
+                const uint8_t* weights = g.wgt[uops[u].wgt + i * insn.wgt_in];
+                int32_t* out = g.acc + (uops[u].dst + i * insn.dst_in) * 16;
+                const uint8_t* const* inputs = g.inp + uops[u].src + i * insn.src_in;
+                for (int64_t o = 0; o < insn.iter_out; o++, out += insn.dst_out * 16, inputs += insn.src_out)
+                    step(out, *inputs, weights);
+            }
+        return;
+    }
+    for (int64_t o = 0; o < insn.iter_out; o++)
+        for (int64_t i = 0; i < insn.iter_in; i++)
             for (size_t u = 0; u < count; u++)
                 step(g.acc + (uops[u].dst + o * insn.dst_out + i * insn.dst_in) * 16,
                      g.inp[uops[u].src + o * insn.src_out + i * insn.src_in],
-                     weights_of(uops[u].wgt + o * insn.wgt_out + i * insn.wgt_in));
+                     g.wgt[uops[u].wgt + o * insn.wgt_out + i * insn.wgt_in]);
 }
 
-__attribute__((target("avx2"))) void avx2(const GemmBuffers& g, const Insn& insn, const Uop* uops, size_t count) {
-    auto steps = [&](int64_t o, int64_t i, size_t u) __attribute__((target("avx2"))) {
-        const int16_t* input = g.inp[uops[u].src + o * insn.src_out + i * insn.src_in];
-        const __m256i* weights =
-            reinterpret_cast<const __m256i*>(g.wgt[uops[u].wgt + o * insn.wgt_out + i * insn.wgt_in]);
-        __m256i* out = reinterpret_cast<__m256i*>(g.acc + (uops[u].dst + o * insn.dst_out + i * insn.dst_in) * 16);
-        __m256i a = _mm256_loadu_si256(out), b = _mm256_loadu_si256(out + 1);
-        for (int p = 0; p < 8; p++) {
-            int32_t both;
-            __builtin_memcpy(&both, input + 2 * p, 4);
-            const __m256i x = _mm256_set1_epi32(both);
-            a = _mm256_add_epi32(a, _mm256_madd_epi16(x, _mm256_loadu_si256(weights + 2 * p)));
-            b = _mm256_add_epi32(b, _mm256_madd_epi16(x, _mm256_loadu_si256(weights + 2 * p + 1)));
-        }
-        _mm256_storeu_si256(out, a);
-        _mm256_storeu_si256(out + 1, b);
-    };
-    if (insn.wgt_out == 0 && insn.dst_out != 0) {
-        for (size_t u = 0; u < count; u++)
-            for (int64_t i = 0; i < insn.iter_in; i++)
-                for (int64_t o = 0; o < insn.iter_out; o++) steps(o, i, u);
-    } else {
-        for (int64_t o = 0; o < insn.iter_out; o++)
-            for (int64_t i = 0; i < insn.iter_in; i++)
-                for (size_t u = 0; u < count; u++) steps(o, i, u);
-    }
-}
-
-int level() {
-    static const int found = __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
-                                     __builtin_cpu_supports("avx512vl")
-                                 ? 2
-                             : __builtin_cpu_supports("avx2") ? 1
-                                                              : 0;
-    return found;
+int best_level() {
+    const bool vnni = __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512vl");
+    return vnni ? 2 : __builtin_cpu_supports("avx2") ? 1 : 0;
 }
 
 #else
 
-int level() { return 0; }
+int best_level() { return 0; }
 
 #endif
 
 }  // namespace
 
-const char* gemm_kind() {
-    static const char* const names[] = {"portable", "avx2", "avx512vnni"};
-    return names[level()];
+namespace {
+const char* const kLevels[] = {"portable", "avx2", "avx512vnni"};
+}
+
+const char* gemm_kind() { return kLevels[level()]; }
+
+bool use_gemm(const std::string& kind) {
+    for (int wanted = 0; wanted <= best_level(); wanted++)
+        if (kind == kLevels[wanted]) {
+            chosen_level() = wanted;
+            return true;
+        }
+    return false;
 }
 
 void gemm(const GemmBuffers& g, const Insn& insn, const Uop* uops, size_t count) {
@@ -174,15 +214,40 @@ void gemm(const GemmBuffers& g, const Insn& insn, const Uop* uops, size_t count)
     walk(insn, uops, count, [&](int64_t dst, int64_t src, int64_t wgt) { portable(g, dst, src, wgt); });
 }
 
-FAST void widen_inputs(const int8_t* from, int64_t count, int16_t* to) {
-    for (int64_t i = 0; i < count; i++) to[i] = from[i];
+int64_t packed_input(int batch, int block) { return int64_t(batch) * block * (bytewise(batch, block) ? 1 : 2); }
+
+int64_t packed_weight(int batch, int block) {
+    return bytewise(batch, block) ? 5 * 64 : int64_t(block) * block * 2;
 }
 
-// [out][in] to [in / 2][out][2]
-void widen_weights(const int8_t* from, int64_t elements, int block, int16_t* to) {
-    for (int64_t e = 0; e < elements; e++, from += block * block, to += block * block)
-        for (int o = 0; o < block; o++)
-            for (int i = 0; i < block; i++) to[(i / 2 * block + o) * 2 + i % 2] = from[o * block + i];
+FAST void pack_inputs(const int8_t* from, int64_t elements, int batch, int block, uint8_t* to) {
+    const int64_t count = elements * batch * block;
+    if (bytewise(batch, block)) {
+        for (int64_t i = 0; i < count; i++) to[i] = uint8_t(from[i] ^ 0x80);  // adds 128
+    } else {
+        int16_t* wide = reinterpret_cast<int16_t*>(to);
+        for (int64_t i = 0; i < count; i++) wide[i] = from[i];
+    }
+}
+
+void pack_weights(const int8_t* from, int64_t elements, int batch, int block, uint8_t* to) {
+    const int64_t step = packed_weight(batch, block);
+    for (int64_t e = 0; e < elements; e++, from += block * block, to += step) {
+        if (bytewise(batch, block)) {
+            int32_t added[16] = {};
+            for (int o = 0; o < 16; o++)
+                for (int i = 0; i < 16; i++) {
+                    to[(i / 4 * 16 + o) * 4 + i % 4] = uint8_t(from[o * 16 + i]);
+                    added[o] += 128 * from[o * 16 + i];
+                }
+            __builtin_memcpy(to + 256, added, 64);
+        } else {
+            int16_t* wide = reinterpret_cast<int16_t*>(to);
+            for (int o = 0; o < block; o++)
+                for (int i = 0; i < block; i++)
+                    wide[pairwise(batch, block) ? (i / 2 * block + o) * 2 + i % 2 : i * block + o] = from[o * block + i];
+        }
+    }
 }
 
 FAST void alu_pair(int operation, int32_t* dst, const int32_t* src, int64_t lanes) {
