@@ -8,7 +8,8 @@ that begin with "t.") is never a feature. Values are relative to the mean of the
 
 Families that end in -res correct a cycle model: the modules' bounds, added up or overlapped by virtual
 threads, for counters, and the closed-form estimate that the tuner starts from for compile-time features.
-Both are also judged alone, beside single counters.
+Both are also judged alone, beside single counters. At last, how well a model of validity does on a layer
+that it has not seen.
 
 Example:
     python benchmarks/vta_predictor.py --quick
@@ -25,11 +26,12 @@ from typing import Any
 
 import numpy as np
 from conditions import conditions, emit, parser
-from vta_validity import LAYERS, QUICK_LAYERS
+from vta_validity import LAYERS, LESSONS, QUICK_LAYERS
 
 from simtune.metrics import all_metrics
 from simtune.predictors.families.base import Design
 from simtune.predictors.families.registry import create
+from simtune.templates import boosting
 from simtune.templates.encode import Array, feature_rows, values
 from simtune.tuning.vta_task import PREFIX, VtaTask
 from simtune.vta.counters import FEATURES, TIMED
@@ -150,6 +152,38 @@ def judged(groups: list[Group], scores: dict[str, Array]) -> dict[str, Any]:
     return {**found, "layers": {layer: round(row["tau_b"], 4) for layer, row in rows.items()}}
 
 
+def validity_model(layers: tuple[str, ...], machine: str, seed: int) -> dict[str, Any]:
+    """A model of validity that has seen points of all layers but one, on all points of that one.
+
+    Features are those of the tile plan. `top20_valid` is the share of valid points among the 20 that it
+    is surest of.
+    """
+    rows: dict[str, tuple[Array, Array]] = {}
+    for layer in layers:
+        task = VtaTask(layer, machine)
+        found = [task.features(task.space.config(point)) for point in range(task.space.size)]
+        labels = np.array([float(not code) for code in task.codes()])
+        rows[layer] = feature_rows(found, sorted(found[0])), labels
+    random = np.random.default_rng(seed)
+    result: dict[str, Any] = {}
+    for out in layers:
+        seen = [rows[layer] for layer in layers if layer != out]
+        picks = [random.choice(len(labels), LESSONS, replace=False) for _, labels in seen]
+        inputs = np.vstack([x[pick] for (x, _), pick in zip(seen, picks, strict=True)])
+        truth = np.concatenate([y[pick] for (_, y), pick in zip(seen, picks, strict=True)])
+        model = boosting.fit(inputs, truth, "logistic", rounds=60, depth=4)
+        odds, labels = model.predict(rows[out][0]), rows[out][1]
+        right = float(((odds > 0) & (labels > 0)).sum())
+        result[out] = {
+            "precision": round(right / max(1, int((odds > 0).sum())), 4),
+            "recall": round(right / labels.sum(), 4),
+            "f1": round(2 * right / (float((odds > 0).sum()) + labels.sum()), 4),
+            "top20_valid": float(labels[np.argsort(-odds, kind="stable")[:20]].mean()),
+        }
+    means = {key: round(statistics.mean(row[key] for row in result.values()), 4) for key in result[out]}
+    return {"mean": means, "worst_f1": min(row["f1"] for row in result.values()), "layers": result}
+
+
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--machine", default="vta-pynq")
@@ -190,6 +224,7 @@ def main() -> None:
         },
         "features": {"counters": len(FEATURES), "compile-time": groups[0].features["compile-time"].shape[1]},
         "results": results,
+        "validity_model": validity_model(tuple(names), given.machine, given.seed),
     }
     if given.plots and shown:
         from vta_figures import predictor_figures
