@@ -156,6 +156,12 @@ def test_layers_that_make_no_sense(name: str, message: str) -> None:
         load_layer(name)
 
 
+def test_layers_that_would_take_all_memory_are_refused() -> None:
+    for form in ("conv2d:h=4096,ci=64,co=64", "conv2d:h=16384,stride=16384,ci=16", "dense:ci=16384,co=16384"):
+        with pytest.raises(ConfigurationError, match="too large to simulate"):
+            space(load_layer(form), SIM)
+
+
 # ---- backend --------------------------------------------------------------------------------------
 
 

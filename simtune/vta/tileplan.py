@@ -15,6 +15,10 @@ from simtune.templates.space import Knob, Space
 from simtune.vta.hwspec import VtaMachine
 from simtune.vta.layers import Layer
 
+#: Half a gigabyte of instructions, and a gigabyte for an operand of the reference.
+_MOST_INSNS = 1 << 25
+_MOST_ELEMENTS = 1 << 27
+
 #: In the order in which the C++ core takes them.
 KNOBS = ("tile_b", "tile_h", "tile_w", "tile_ci", "tile_co", "oc_nthread", "h_nthread")
 
@@ -45,7 +49,17 @@ def pack(layer: Layer, machine: VtaMachine) -> Packed:
                 f"{layer.name}: {value} {what} do not fill blocks of {unit} of {machine.name}",
                 f"pad to {ceil(value / unit) * unit}, or choose another machine",
             )
-    return Packed(layer.n // hardware.batch, layer.ci // hardware.block, layer.co // hardware.block)
+    packed = Packed(layer.n // hardware.batch, layer.ci // hardware.block, layer.co // hardware.block)
+    # What the smallest tiles take, as `emit.cpp` counts it, and the operands of the reference.
+    insns = packed.n * layer.oh * layer.ow * packed.co * (3 * packed.ci + 10)
+    elements = max(layer.n * layer.ci * layer.h * layer.w, layer.ci * layer.co * layer.kh * layer.kw)
+    if insns > _MOST_INSNS or elements > _MOST_ELEMENTS:
+        raise ConfigurationError(
+            f"{layer.name} is too large to simulate: {insns:,} instructions with the smallest tiles, "
+            f"{elements:,} elements in its largest operand",
+            f"{_MOST_INSNS:,} and {_MOST_ELEMENTS:,} are allowed; take a part of it",
+        )
+    return packed
 
 
 def divisors(number: int) -> tuple[int, ...]:
