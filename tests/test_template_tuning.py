@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 from template_helpers import BEST, SPACE, VALID, ToyTask, cost
@@ -89,13 +90,13 @@ def test_more_trials_go_on_from_the_same_run_wherever_it_ended(store, tmp_path) 
     longer = tune_template(task, 40, **options)
     assert longer.run == short.run
     assert len(task.evaluated) == 40
-    assert task.evaluated == tune_into_memory(40)
+    assert task.evaluated == tune_into_memory(40, tmp_path)
 
 
-def tune_into_memory(trials: int) -> list[int]:
+def tune_into_memory(trials: int, folder: Path) -> list[int]:
     task = ToyTask()
     with RecordStore(":memory:") as store:
-        tune_template(task, trials, tuner="validity", batch=8, records=store, work_dir="/tmp/unused-simtune")
+        tune_template(task, trials, tuner="validity", batch=8, records=store, work_dir=folder)
     return task.evaluated
 
 
