@@ -19,13 +19,14 @@ sys.path.insert(0, str(ROOT))
 
 
 class BuildWithNative(build_py):
-    """Builds launcher and plugin beside the Python modules."""
+    """Builds launcher, plugin and accelerator core beside the Python modules."""
 
     def run(self) -> None:
         super().run()
         from simtune.errors import ToolMissingError
         from simtune.execution.supervise import launcher
         from simtune.simulators.qemu import build_plugin
+        from simtune.vta.build import build_core
 
         if self.editable_mode:
             target = ROOT / "simtune" / "_native"
@@ -37,6 +38,7 @@ class BuildWithNative(build_py):
             launcher(target / "built")
             for api in (1, 4):
                 build_plugin(api, target / "built")
+            build_core(target / "built")
         except ToolMissingError as error:
             print(f"native parts will be built at first use: {error}", file=sys.stderr)
 

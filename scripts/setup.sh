@@ -19,8 +19,8 @@ command -v dpkg-query >/dev/null || {
     exit 1
 }
 
-# Simulator, native compiler, and a cross linker with a static C library for each foreign ISA.
-packages=(qemu-user gcc libc6-dev gcc-riscv64-linux-gnu libc6-dev-riscv64-cross)
+# Simulator, native compilers, and a cross linker with a static C library for each foreign ISA.
+packages=(qemu-user gcc g++ libc6-dev gcc-riscv64-linux-gnu libc6-dev-riscv64-cross)
 case $(dpkg --print-architecture) in
     arm64) packages+=(gcc-x86-64-linux-gnu libc6-dev-amd64-cross) ;;
     *) packages+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross) ;;
@@ -28,6 +28,9 @@ esac
 # QEMU's system mode is 70 MB to fetch, 300 MB on the disk, and takes ten seconds to install.
 [ "${2:-}" = tests ] && packages+=(valgrind openssh-client openssh-server llvm qemu-system-misc qemu-system-arm)
 "$python" -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
+# The accelerator's core is a Python module; an interpreter that was built here brings its own headers.
+"$python" -c 'import os, sysconfig; os.stat(sysconfig.get_paths()["include"] + "/Python.h")' 2>/dev/null ||
+    packages+=(python3-dev)
 
 missing=()
 for package in "${packages[@]}"; do

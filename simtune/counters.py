@@ -7,6 +7,7 @@ simulator cannot give is absent from the mapping, never zero.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -107,13 +108,28 @@ def _schema() -> dict[str, CounterSpec]:
 
 SCHEMA: Mapping[str, CounterSpec] = _schema()
 
+#: Accelerators count what only they have, under names that start with theirs, such as ``vta.gemm.uops``.
+ACCELERATORS: tuple[str, ...] = ("vta",)
+
+
+def spec_of(name: str) -> CounterSpec | None:
+    """Unit and meaning of a counter; None for a name that is neither in the schema nor an accelerator's."""
+    if name in SCHEMA:
+        return SCHEMA[name]
+    prefix, _, rest = name.partition(".")
+    if prefix not in ACCELERATORS or not rest:
+        return None
+    # Each accelerator has a schema of its own, which is built on this module.
+    known: Mapping[str, CounterSpec] = importlib.import_module(f"simtune.{prefix}.counters").SCHEMA
+    return known.get(rest)
+
 
 @dataclass(frozen=True)
 class Counters(Mapping[str, float]):
     """Immutable counters of one run, with the conditions they were taken under.
 
     Attributes:
-        counts: counter name to value, names from `SCHEMA` only.
+        counts: counter name to value, names from `SCHEMA` or of an accelerator.
         simulator: adapter name and version, such as ``"qemu 7.2.22"``.
         replacement: cache replacement policy; counts of different policies do not mix.
 
@@ -128,7 +144,7 @@ class Counters(Mapping[str, float]):
 
     def __post_init__(self) -> None:
         for name in self.counts:
-            if name not in SCHEMA:
+            if spec_of(name) is None:
                 raise KeyError(f"'{name}' is not in the counter schema v{SCHEMA_VERSION}")
 
     def __getitem__(self, name: str) -> float:

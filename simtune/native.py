@@ -70,7 +70,13 @@ def keep(name: str, text: str) -> Path:
     return path
 
 
-def build(name: str, command: Sequence[str], inputs: Sequence[Path], out: Path | None = None) -> Path:
+def build(
+    name: str,
+    command: Sequence[str],
+    inputs: Sequence[Path],
+    out: Path | None = None,
+    include: Sequence[Path] = (),
+) -> Path:
     """Compiles one part unless it is there already, and returns its path.
 
     Args:
@@ -78,15 +84,22 @@ def build(name: str, command: Sequence[str], inputs: Sequence[Path], out: Path |
         command: compiler command; the item ``"{out}"`` stands for the product.
         inputs: all files whose content decides about the product.
         out: folder for the product; by default the package's, then the user's cache.
+        include: folders of foreign headers; where they lie does not decide about the product.
 
     Raises:
         ToolMissingError: the compiler is missing, or refuses the sources.
     """
-    return _build(name, tuple(command), tuple(inputs), out)
+    return _build(name, tuple(command), tuple(inputs), out, tuple(include))
 
 
 @lru_cache(maxsize=64)  # every job asks for the plugin; its sources do not change under a process
-def _build(name: str, command: tuple[str, ...], inputs: tuple[Path, ...], out: Path | None) -> Path:
+def _build(
+    name: str,
+    command: tuple[str, ...],
+    inputs: tuple[Path, ...],
+    out: Path | None,
+    include: tuple[Path, ...],
+) -> Path:
     # Content, not place: the same sources elsewhere give the same name, and the plugin's name is
     # part of the version that stored simulations are found by.
     flags = [item.replace(f"{sources()}{os.sep}", "") for item in command]
@@ -109,6 +122,7 @@ def _build(name: str, command: tuple[str, ...], inputs: tuple[Path, ...], out: P
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         product = Path(scratch) / unique
         argv = [str(product) if item == "{out}" else item for item in command]
+        argv += [f"-isystem{folder}" for folder in include]
         done = subprocess.run(argv, capture_output=True, text=True)
         if done.returncode != 0:
             raise ToolMissingError(

@@ -25,6 +25,7 @@ U74 = ("--machine", "sifive-u74")
 GROUPS = {
     "machines": ("list", "show"),
     "records": ("list", "show", "check", "export", "salvage"),
+    "vta": ("layers", "machines", "space", "disasm", "simulate"),
     "workloads": ("list",),
 }
 COMMANDS = [(verb,) for verb in VERBS] + [(verb, sub) for verb, subs in GROUPS.items() for sub in subs]

@@ -109,6 +109,17 @@ def _native() -> Iterator[Finding]:
         yield Finding(
             "process launcher", False, error.what, "apt-get install --no-install-recommends gcc libc6-dev"
         )
+    yield _vta()
+
+
+def _vta() -> Finding:
+    from simtune.vta.build import build_core
+
+    try:
+        return Finding("accelerator VTA", True, str(build_core()), needed=False)
+    except SimtuneError as error:
+        fix = error.hint if not error.hint.startswith("run 'simtune doctor'") else "apt-get install g++"
+        return Finding("accelerator VTA", False, error.what, fix, needed=False)
 
 
 def _toolchains() -> Iterator[Finding]:

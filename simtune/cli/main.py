@@ -28,6 +28,7 @@ VERBS = {
     "simulate": "Run one object, TVM tar or executable and print its counters.",
     "train": "Learn a predictor from native times.",
     "tune": "Tune a workload for a machine, in simulation.",
+    "vta": "The Versatile Tensor Accelerator: layers, spaces, programs.",
     "workloads": "List the named and parametric workloads.",
 }
 

@@ -18,11 +18,12 @@ from rich.table import Table
 
 from simtune.cli.counting import count_option, models_from
 from simtune.cli.output import count, emit_json, json_option, seconds
-from simtune.counters import SCHEMA
+from simtune.counters import spec_of
 from simtune.errors import ConfigurationError, RecordError
 from simtune.records.check import check as find_damage
 from simtune.records.export import export_csv, export_parquet
 from simtune.records.model import Run, Simulation, Trial
+from simtune.records.points import config_of
 from simtune.records.salvage import salvage as save_intact
 from simtune.records.store import RecordStore, default_store_path, open_existing
 from simtune.records.tvm_format import Times, export_tvm
@@ -362,6 +363,8 @@ def _show_trial(run: Run, trial: Trial, simulation: Simulation | None) -> None:
         f"trial {run.id}:{trial.index}" + (" (TVM's default schedule)" if trial.is_reference else "")
     )
     table.add_row("candidate", trial.candidate)
+    for knob, setting in (config_of(trial) or {}).items():
+        table.add_row(f"knob {escape(knob)}", str(setting))
     table.add_row(
         "status", f"{trial.status}" + (f" in {trial.stage}" if trial.stage and not trial.ok else "")
     )
@@ -391,7 +394,8 @@ def _show_trial(run: Run, trial: Trial, simulation: Simulation | None) -> None:
             "counter", "value*", "unit", title=f"counters of {escape(outcome.counters.simulator)}"
         )
         for name, value in outcome.counters.items():
-            counters.add_row(name, count(value), SCHEMA[name].unit)
+            spec = spec_of(name)
+            counters.add_row(name, count(value), spec.unit if spec else "")
         _print(counters)
 
 

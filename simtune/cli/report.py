@@ -51,9 +51,10 @@ def command(
     if out.is_dir():
         raise ConfigurationError(f"{out} is a folder", "give a file with -o, such as report.html")
     from simtune.machines.load import load_machine
+    from simtune.records.points import is_template
     from simtune.report import collect, find_timings, save, work_folders
+    from simtune.tuning.targets import codes_of
 
-    loaded = load_machine(machine) if machine else None
     with open_existing(records) as store:
         if run is None:
             runs = store.runs()
@@ -62,7 +63,13 @@ def command(
             run = runs[-1].id
         full = store.run(run).id
         places = [work_dir] if work_dir else work_folders(records, full, out)
-        report = collect(store, full, find_timings(*places), loaded)
+        loaded, codes = None, None
+        if machine and is_template(store.run(full)):
+            found = store.run(full)
+            codes = codes_of(store.workload(found.workload).name, machine, found.machine_digest)
+        elif machine:
+            loaded = load_machine(machine)
+        report = collect(store, full, find_timings(*places), loaded, codes)
     page, *figures = save(report, out, png)
     if as_json:
         emit_json(

@@ -65,6 +65,9 @@ from simtune.machines.model import Machine
     show_default=True,
     help="MiB that the simulation may use.",
 )
+@click.option(
+    "--config", "-c", multiple=True, help="Knobs of a layer on VTA: tile_h=8,... or the number of a point."
+)
 @click.option("--max-instructions", type=click.IntRange(1), help="Cut off after so many instructions.")
 @json_option
 @click.pass_context
@@ -85,9 +88,12 @@ def command(
     timeout: float,
     memory: float,
     max_instructions: int | None,
+    config: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Run FILE (an object, a TVM tar, or a static executable) and print its counters.
+
+    FILE may also be a layer on the accelerator VTA, such as vta:resnet18.c2, with --config.
 
     Exits with 0 when it ran and was right, with 1 when it failed, with 2 when it cannot be run.
     An executable that simtune linked is counted inside its marked region, any other one as a
@@ -97,7 +103,13 @@ def command(
     Example:
       simtune simulate candidate.o --machine sifive-u74
       simtune simulate kernel.tar --machine cortex-a72 --args float32:64x64,float32:64x64,float32:64x64
+      simtune simulate vta:resnet18.c2 --machine vta-pynq --config tile_h=8,tile_w=56,tile_co=2
     """
+    if str(file).startswith(_VTA):
+        _simulate_vta(context, str(file), machine, config, seed, as_json)
+        return
+    if config:
+        raise ConfigurationError(f"{file} has no knobs for --config", "name a layer such as vta:resnet18.c2")
     from simtune.machines.load import load_machine
 
     loaded = load_machine(machine)
@@ -123,6 +135,27 @@ def command(
     else:
         _print(outcome, loaded, predicted)
     sys.exit(0 if outcome.ok else 1)
+
+
+_VTA = "vta:"
+#: Options that mean something for a layer on VTA.
+_FOR_VTA = ("file", "machine", "config", "seed", "as_json")
+
+
+def _simulate_vta(
+    context: click.Context, layer: str, machine: str, config: tuple[str, ...], seed: int, as_json: bool
+) -> None:
+    from simtune.cli.vta import simulate_config
+
+    for name in context.params:
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if name not in _FOR_VTA and given and context.params[name]:
+            raise ConfigurationError(f"{layer} is a layer on VTA and takes no '{name}'", "leave it out")
+    if not config:
+        raise ConfigurationError(
+            f"{layer} needs a configuration", "--config tile_h=8,tile_w=56,... or the number of a point"
+        )
+    simulate_config(layer, machine, config, seed=seed, gantt=None, as_json=as_json)
 
 
 #: Options that the harness of an object understands.

@@ -97,10 +97,24 @@ from simtune.machines.model import Machine
     help="Where --measure-top measures: host, ssh:[USER@]HOST[:PORT][/FOLDER], rpc:HOST:PORT[/KEY].",
 )
 @features_option
+@click.option(
+    "--tuner",
+    help="Of a template space: random, grid, genetic, annealing, initialised, validity  [default: validity]",
+)
+@click.option(
+    "--tuner-option", multiple=True, metavar="NAME=VALUE", help="Option of the tuner; may be repeated."
+)
+@click.option(
+    "--judge",
+    type=click.Choice(["exact", "compiler", "none"]),
+    help="What tells invalid points of a template space before they run  [default: depends on the tuner]",
+)
 @click.option("--fresh", is_flag=True, help="Start a new run instead of taking up the stored one.")
 @click.option("--report/--no-report", default=True, help="Write the HTML report.")
 @json_option
+@click.pass_context
 def command(
+    context: click.Context,
     workload: str,
     machine: str,
     trials: int,
@@ -120,13 +134,17 @@ def command(
     measure_top: str | None,
     target: str,
     optional: tuple[str, ...],
+    tuner: str | None,
+    tuner_option: tuple[str, ...],
+    judge: str | None,
     fresh: bool,
     report: bool,
     as_json: bool,
 ) -> None:
     """Tune WORKLOAD for a machine, every candidate in a simulator.
 
-    WORKLOAD is a name or a parametric form, see 'simtune workloads list'. Interrupt at any time:
+    WORKLOAD is a name or a parametric form, see 'simtune workloads list', or a layer with a template
+    space, such as vta:resnet18.c2. Interrupt at any time:
     the same command goes on where it ended, and no finished simulation runs twice.
 
     Exits with 0 when there is a best schedule, with 1 when every candidate failed, with 2 when the
@@ -136,7 +154,16 @@ def command(
     Example:
       simtune tune resnet18.conv2_x --machine sifive-u74 --trials 64
       simtune tune matmul:m=128,n=128,k=128 --machine cortex-a72 --objective dram_bytes
+      simtune tune vta:resnet18.c2 --machine vta-pynq --tuner validity -n 200
     """
+    from simtune.cli import tune_template
+    from simtune.tuning.targets import has_template
+
+    if has_template(workload):
+        tune_template.run(context, dict(context.params))
+    tune_template.refuse_foreign(
+        context, ("tuner", "tuner_option", "judge"), f"{workload}, which has no template space"
+    )
     from simtune.cli.progress import make_observer
     from simtune.jobs import Limits
     from simtune.machines.load import load_machine

@@ -14,7 +14,8 @@ from typing import Any
 from simtune.counters import SCHEMA
 from simtune.errors import ToolMissingError
 from simtune.records.files import whole_file
-from simtune.records.model import Run
+from simtune.records.model import Run, canonical_json
+from simtune.records.points import config_of
 from simtune.records.store import RecordStore
 
 #: Column name to kind, in the order of the table; the counters follow.
@@ -41,6 +42,8 @@ COLUMNS: dict[str, str] = {
     "simulator": "text",
     "replacement": "text",
     "counter_schema": "int",
+    "configuration": "text",
+    "accelerator_counters": "text",
     **dict.fromkeys(SCHEMA, "float"),
 }
 
@@ -50,7 +53,8 @@ _CHUNK = 5000
 def trial_table(store: RecordStore, runs: Iterable[Run] | None = None) -> Iterator[dict[str, Any]]:
     """One dictionary per trial, keys as in `COLUMNS`; what a trial does not have is None.
 
-    A counter that its simulator could not give is None as well, never zero.
+    A counter that its simulator could not give is None as well, never zero. What only an accelerator
+    counts, and the knobs of a template's trial, are JSON objects in one column each.
     """
     for run in store.runs() if runs is None else runs:
         name = store.workload(run.workload).name
@@ -80,9 +84,13 @@ def trial_table(store: RecordStore, runs: Iterable[Run] | None = None) -> Iterat
                 created=trial.created,
                 error=trial.error or (outcome.error if outcome else ""),
             )
+            if (knobs := config_of(trial)) is not None:
+                row["configuration"] = canonical_json(knobs)
             if counters is not None:
-                row.update(counters)
+                row.update({name: value for name, value in counters.items() if name in SCHEMA})
+                others = {name: value for name, value in counters.items() if name not in SCHEMA}
                 row.update(
+                    accelerator_counters=canonical_json(others) if others else None,
                     simulator=counters.simulator,
                     replacement=counters.replacement,
                     counter_schema=counters.schema_version,

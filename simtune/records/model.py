@@ -210,7 +210,8 @@ class Trial:
         candidate: hash that names the candidate, chosen by the tuner.
         trace_json: JSON text of the schedule's trace, the first element of TVM's
             ``TuningRecord.as_json()`` (``Trace.as_json()`` has the same content, but keeps TVM's
-            own integers); empty when there is none (it is then left out of TVM exports).
+            own integers), or the point of a template space (`simtune.records.points`); empty when
+            there is none (it is then left out of TVM exports).
         simulation: key of its simulation, None when it never came that far.
         stage: where a failure happened.
         error, command: tail of the message and a shell command that reproduces it, for failures

@@ -10,7 +10,7 @@ Example:
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from simtune.errors import ConfigurationError
@@ -33,6 +33,7 @@ def write_report(
     *,
     png: str | os.PathLike[str] | None = None,
     machine: Machine | None = None,
+    codes: Sequence[str] | None = None,
 ) -> Path:
     """Writes the report of a run and returns its path.
 
@@ -43,6 +44,7 @@ def write_report(
             looked for where tuning leaves them: in the run's work folder, and beside `out`.
         png: folder for the figures as PNG files, made if it is missing.
         machine: of the run, if it is not found by its name.
+        codes: of every point of a template space, see `collect`.
 
     Raises:
         RecordError: there is no such run, the store is damaged, or a file cannot be written.
@@ -51,7 +53,7 @@ def write_report(
     if timings is None:
         run = store.run(run_id)
         timings = find_timings(*work_folders(store.path, run.id, Path(out)))
-    return save(collect(store, run_id, timings, machine), out, png)[0]
+    return save(collect(store, run_id, timings, machine, codes), out, png)[0]
 
 
 def save(

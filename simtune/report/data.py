@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from simtune.counters import Counters
@@ -17,6 +17,7 @@ from simtune.machines.model import Machine
 from simtune.predictors.analytical import AnalyticalPredictor
 from simtune.predictors.objective import resolve_objective
 from simtune.records.model import Run, Simulation, Trial, Workload
+from simtune.records.points import config_of, is_template, reason_of
 from simtune.records.store import RecordStore
 
 #: Simulations that are read for plots; more points would only make the page heavy.
@@ -53,6 +54,9 @@ class Report:
         timings: wall seconds by stage; empty when unknown.
         measured: native median seconds by trial index.
         simulators: names and versions that took part.
+        knobs: of a template space: names and values; empty for a run of another kind.
+        configs: of a template space: the configuration by trial index.
+        codes: of a template space: "" or the code of every point, where they could be found out.
     """
 
     run: Run
@@ -71,6 +75,28 @@ class Report:
     timings: Mapping[str, float]
     measured: Mapping[int, float]
     simulators: tuple[str, ...]
+    knobs: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    configs: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    codes: tuple[str, ...] = ()
+
+    @property
+    def is_template(self) -> bool:
+        """Whether the run searched a template space."""
+        return bool(self.knobs)
+
+    @property
+    def reasons(self) -> dict[str, list[int]]:
+        """Trial indices of the failures by reason: by code in a template space, else by status."""
+        found: dict[str, list[int]] = {}
+        if self.is_template:
+            for trial in self.trials:
+                if not trial.ok:
+                    found.setdefault(reason_of(trial), []).append(trial.index)
+            return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
+        for status in Status:
+            if status is not Status.OK and self.statuses[status]:
+                found[str(status)] = [trial.index for trial in self.trials if trial.status is status]
+        return found
 
     @property
     def is_latency(self) -> bool:
@@ -78,7 +104,8 @@ class Report:
 
     @property
     def value_name(self) -> str:
-        return "predicted time" if self.is_latency else self.objective
+        time = "simulated time" if self.is_template else "predicted time"
+        return time if self.is_latency else self.objective
 
     @property
     def valid(self) -> list[Trial]:
@@ -130,6 +157,7 @@ def collect(
     run_id: str,
     timings: Mapping[str, float] | None = None,
     machine: Machine | None = None,
+    codes: Sequence[str] | None = None,
 ) -> Report:
     """Reads what a report needs.
 
@@ -137,12 +165,16 @@ def collect(
         run_id: or its beginning.
         timings: wall seconds by stage ("build", "run", "search", "total").
         machine: of the run, for machines that are not found by name.
+        codes: of every point of a template space, where the machine is not found by name.
 
     Raises:
         RecordError: there is no such run, or the store is damaged.
     """
     run = store.run(run_id)
-    everything = [replace(trial, trace_json="") for trial in store.trials(run.id)]
+    stored = list(store.trials(run.id))
+    template = is_template(run)
+    configs = {trial.index: found for trial in stored if (found := config_of(trial))} if template else {}
+    everything = [replace(trial, trace_json="") for trial in stored]
     candidates = tuple(trial for trial in everything if not trial.is_reference)
     best = store.best_trial(run.id)
     reference = store.best_trial(run.id, reference=True)
@@ -155,7 +187,7 @@ def collect(
         for index, simulation in simulations.items()
         if simulation.outcome.counters is not None
     }
-    known, note = _machine(run, machine)
+    known, note = (None, "") if template else _machine(run, machine)
     objective = str(run.config.get("objective", "latency"))
     marked = {"best": best, "reference": reference}
     explained = {
@@ -178,6 +210,9 @@ def collect(
         timings={k: float(v) for k, v in (timings or {}).items() if finite(v) and v >= 0},
         measured={},
         simulators=tuple(sorted({_simulator(simulation) for simulation in simulations.values()})),
+        knobs=_knobs(run) if template else (),
+        configs=configs,
+        codes=() if not template else _codes(store, run) if codes is None else tuple(codes),
     )
     return replace(report, measured=_measured(store, report))
 
@@ -299,3 +334,20 @@ def _measured(store: RecordStore, report: Report) -> dict[int, float]:
             for measurement in store.measurements(trial.simulation):
                 found[trial.index] = measurement.median  # the newest one stays
     return {index: seconds for index, seconds in found.items() if finite(seconds)}
+
+
+def _knobs(run: Run) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    try:
+        return tuple((str(name), tuple(map(int, values))) for name, values in run.config["space"])
+    except (KeyError, TypeError, ValueError):
+        return ()
+
+
+def _codes(store: RecordStore, run: Run) -> tuple[str, ...]:
+    """The validity of every point, if the target is known here and is still the same."""
+    from simtune.tuning.targets import codes_of
+
+    try:
+        return codes_of(_workload(store, run).name, run.machine, run.machine_digest)
+    except SimtuneError:
+        return ()

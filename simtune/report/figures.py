@@ -3,28 +3,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from simtune.counters import Counters
-from simtune.jobs import Status
+from simtune.counters import Counters, spec_of
 from simtune.records.model import Trial
 from simtune.report import style
 from simtune.report.compare import bars, cache, cycles, mix
 from simtune.report.data import Report, value_of
+from simtune.report.space import space_map
 from simtune.report.style import BEST, DEFAULT, FAILED, MUTED, SURFACE, TRIAL
 from simtune.report.text import duration, percent, quantity
 
 #: Above this many points a drawing is a picture inside the SVG: smaller, and as sharp as needed.
 _RASTERIZE = 3000
 
+#: In the name of an accelerator's counters that come from its timed run.
+TIMED = ".t."
+
 
 def draw(report: Report) -> dict[str, Any]:
     """All figures that this run has the data for, by name, in the order of the page."""
     drawings: dict[str, Callable[[Report], Any]] = {
         "progress": progress,
+        "map": space_map,
         "counters": counters,
         "mix": mix,
         "cache": cache,
@@ -42,7 +46,7 @@ def progress(report: Report) -> Any:
     if not report.trials:
         return None
     valid = report.valid
-    kinds: list[Status] = [s for s in Status if s is not Status.OK and report.statuses[s]]
+    kinds = report.reasons
     strip = 0.19 * len(kinds) + 0.12 if kinds else 0.0
     main = 3.3 if valid or report.default_value is not None else 0.0
     figure = style.new_figure(main + strip + 0.5)
@@ -103,14 +107,15 @@ def _right_labels(plot: Any, marks: list[tuple[float, str, str]]) -> None:
         plot.text(1.012, height, text, transform=plot.transAxes, color=colour, va="center", linespacing=1.3)
 
 
-def _failure_strip(plot: Any, report: Report, kinds: list[Status]) -> None:
-    for row, status in enumerate(kinds):
-        where = [trial.index for trial in report.trials if trial.status is status]
+def _failure_strip(plot: Any, report: Report, kinds: Mapping[str, list[int]]) -> None:
+    for row, where in enumerate(kinds.values()):
         plot.scatter(
             where, [row] * len(where), marker="|", s=55, color=FAILED, linewidths=1.6,
             rasterized=len(where) > _RASTERIZE,
         )  # fmt: skip
-    plot.set_yticks(range(len(kinds)), [f"{_words(k)} ({report.statuses[k]})" for k in kinds], color=FAILED)
+    plot.set_yticks(
+        range(len(kinds)), [f"{_reason(report, k)} ({len(w)})" for k, w in kinds.items()], color=FAILED
+    )
     plot.set_ylim(len(kinds) - 0.4, -0.6)
     plot.grid(visible=False)
     plot.spines["left"].set_visible(False)
@@ -125,7 +130,7 @@ def counters(report: Report) -> Any:
         return None
     reference = report.counters_of(report.reference) if report.default_value is not None else None
     panels = []
-    for name, unit, read in _PANELS:
+    for name, unit, read in _telling(points) if report.is_template else _PANELS:
         pairs = [(read(found), value_of(trial), trial.index) for trial, found in points]
         known = [(x, y, index) for x, y, index in pairs if x is not None]
         if known and name != report.objective and len({x for x, _, _ in known}) > (len(points) > 1):
@@ -145,6 +150,29 @@ def counters(report: Report) -> Any:
         row[0].set_ylabel(style.label(_with_unit(report)))
     _legend(figure, report, reference is not None)
     return figure
+
+
+def _telling(
+    points: list[tuple[Trial, Counters]],
+) -> list[tuple[str, str, Callable[[Counters], float | None]]]:
+    """An accelerator's counters, those that follow the objective most closely first; no two alike."""
+    values = np.array([value_of(trial) for trial, _ in points])
+    ranked = []
+    columns = {}
+    for name in points[0][1]:
+        if TIMED in name:  # parts of the answer
+            continue
+        counted = np.array([found.get(name, np.nan) for _, found in points])
+        if np.isfinite(counted).all() and len(set(counted)) > 1 and len(set(values)) > 1:
+            ranked.append((-abs(rank_correlation(counted, values)), name))
+            columns[name] = counted
+    chosen: list[str] = []
+    for _, name in sorted(ranked):
+        alike = any(abs(rank_correlation(columns[name], columns[other])) > 0.97 for other in chosen)
+        if len(chosen) < 6 and not alike:
+            chosen.append(name)
+    units = {name: getattr(spec_of(name), "unit", "") for name in chosen}
+    return [(name.partition(".")[2], units[name], _read(name)) for name in chosen]
 
 
 def _read(name: str) -> Callable[[Counters], float | None]:
@@ -246,14 +274,14 @@ def _legend(figure: Any, report: Report, default: bool) -> None:
 
 def failures(report: Report) -> Any:
     """How many candidates failed, by status."""
-    kinds = [status for status in Status if status is not Status.OK and report.statuses[status]]
+    kinds = {_reason(report, kind): len(where) for kind, where in report.reasons.items()}
     if not kinds:
         return None
     figure = style.new_figure(0.28 * len(kinds) + 0.45)
     plot = figure.subplots()
-    numbers = [report.statuses[status] for status in kinds]
+    numbers = list(kinds.values())
     texts = [f"{number} ({percent(number, len(report.trials))})" for number in numbers]
-    bars(plot, [_words(status) for status in kinds], [("", FAILED, numbers, texts)])
+    bars(plot, list(kinds), [("", FAILED, numbers, texts)])
     plot.set_xlabel("candidates")
     plot.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     return figure
@@ -261,7 +289,8 @@ def failures(report: Report) -> Any:
 
 def wall_time(report: Report) -> Any:
     """Where the time went: on the wall clock, and summed over workers."""
-    names = {"search": "search", "build": "build", "run": "link and simulate"}
+    run = "compile and simulate" if report.is_template else "link and simulate"
+    names = {"search": "search", "build": "build", "run": run}
     wall = [(text, report.timings[name]) for name, text in names.items() if name in report.timings]
     summed = [(stage, report.total(stage)) for stage in ("build", "link", "simulate")]
     if not any(seconds for _, seconds in summed):
@@ -290,6 +319,10 @@ def _with_unit(report: Report) -> str:
     """The name for an axis; ticks carry the symbol of units that have one."""
     unit = report.unit
     return f"{report.value_name} ({unit})" if unit and unit not in report.objective else report.value_name
+
+
+def _reason(report: Report, kind: str) -> str:
+    return style.label(kind) if report.is_template else _words(kind)
 
 
 def _words(name: str) -> str:

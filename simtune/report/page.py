@@ -26,6 +26,7 @@ def page(report: Report, figures: Mapping[str, Any]) -> str:
     sections = [
         _head(report),
         _progress(report, figures),
+        _map(report, figures),
         _schedules(report, figures),
         _counters(report, figures),
         _failures(report),
@@ -48,12 +49,19 @@ def page(report: Report, figures: Mapping[str, Any]) -> str:
 <body>
 <main>
 {"".join(section for section in sections if section)}
-<footer>Written by simtune on {escape(moment(time.time()))}. Times are predicted from simulated
-counters unless they are called measured.</footer>
+<footer>Written by simtune on {escape(moment(time.time()))}. {_origin(report)}</footer>
 </main>
 </body>
 </html>
 """
+
+
+def _origin(report: Report) -> str:
+    if report.is_template:
+        return (
+            "Times are cycles of the timing simulator at the machine’s clock unless they are called measured."
+        )
+    return "Times are predicted from simulated counters unless they are called measured."
 
 
 def _figure(figures: Mapping[str, Any], name: str, description: str) -> str:
@@ -74,7 +82,7 @@ def _head(report: Report) -> str:
 <h1>{escape(report.workload.name)}</h1>
 <p class="lead">{escape(lead)} · {escape(moment(run.started))} · run {escape(run.id)}</p>
 <div class="result">
-{_gain(report)}{_result(report, "best", report.best)}{_result(report, "default", report.reference)}</div>
+{_gain(report)}{_result(report, "best", report.best)}{_default(report)}</div>
 </header>
 """
 
@@ -91,8 +99,17 @@ def _gain(report: Report) -> str:
     return f'<div class="gain"><strong>{shown}</strong><span>{escape(word)} TVM’s default</span></div>\n'
 
 
+def _default(report: Report) -> str:
+    """A template has no default schedule; its best configuration is told instead."""
+    if not report.is_template:
+        return _result(report, "default", report.reference)
+    config = report.configs.get(report.best.index) if report.best is not None else None
+    return f"<div><span>{escape(tables.knobs(config))}</span></div>\n" if config else ""
+
+
 def _result(report: Report, kind: str, trial: Any) -> str:
-    name = f"{report.value_name} of the best schedule" if kind == "best" else "TVM’s default schedule"
+    best = "configuration" if report.is_template else "schedule"
+    name = f"{report.value_name} of the best {best}" if kind == "best" else "TVM’s default schedule"
     if trial is not None and trial.ok and trial.value is not None:
         value = quantity(trial.value, report.unit)
         if report.unit not in ("", "s", "J", "bytes") and report.unit != report.objective:
@@ -114,8 +131,19 @@ def _progress(report: Report, figures: Mapping[str, Any]) -> str:
         text += " Failures are marked below, at the trial where they happened."
     if not report.valid:
         text = "No candidate gave a result; the failures are marked at the trial where they happened."
-    alt = f"{report.value_name} by trial, with the best so far and TVM's default schedule"
+    alt = f"{report.value_name} by trial, with the best so far and failures by reason"
     return f"<h2>Search</h2>\n<p>{text}</p>\n{_figure(figures, 'progress', alt)}"
+
+
+def _map(report: Report, figures: Mapping[str, Any]) -> str:
+    if "map" not in figures:
+        return ""
+    text = "Every cell is a point of the space; both axes count through several knobs."
+    text += " Dots are trials, dark ones fast." if report.valid else ""
+    if not report.codes:
+        text += " Which other points are valid is not known here."
+    alt = "Map of the template space with valid points, reasons of invalid ones, and trials"
+    return f"<h2>The space</h2>\n<p>{text}</p>\n{_figure(figures, 'map', alt)}"
 
 
 def _schedules(report: Report, figures: Mapping[str, Any]) -> str:
@@ -139,7 +167,8 @@ def _schedules(report: Report, figures: Mapping[str, Any]) -> str:
             "written back.</p>\n"
         )
         drawn += _figure(figures, "cache", "Misses, hit rates and traffic by level, best against default")
-    heading = "Best against TVM’s default" if report.counters_of(report.reference) else "The best schedule"
+    alone = "The best configuration" if report.is_template else "The best schedule"
+    heading = "Best against TVM’s default" if report.counters_of(report.reference) else alone
     return f"<h2>{heading}</h2>\n{drawn}{tables.counter_table(report)}"
 
 
@@ -175,6 +204,8 @@ def _counters(report: Report, figures: Mapping[str, Any]) -> str:
 
 def _failures(report: Report) -> str:
     text = "<h2>Outcomes</h2>\n" + tables.status_table(report)
+    if report.is_template and report.reasons:
+        text += tables.reason_table(report)
     if report.failures:
         total = sum(not trial.ok for trial in report.trials)
         text += f"<h3>{'The failures' if total <= len(report.failures) else 'Some of the failures'}</h3>\n"
@@ -205,7 +236,7 @@ def _top(report: Report) -> str:
 
 
 def _trace(report: Report) -> str:
-    if report.best is None:
+    if report.best is None or report.is_template:
         return ""
     lines = trace_lines(report.best.trace_json)
     if not lines:

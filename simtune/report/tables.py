@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from simtune.counters import SCHEMA
+from simtune.counters import SCHEMA, spec_of
 from simtune.jobs import Status
 from simtune.records.model import canonical_json
 from simtune.report.data import Report, value_of
@@ -48,11 +48,30 @@ def status_table(report: Report) -> str:
     """Every status with its number, zeros included: what did not happen is news as well."""
     rows = []
     for status, number in report.statuses.items():
+        if report.is_template and not number:
+            continue  # most of them cannot happen there
         css = "zero" if not number else "best" if status is Status.OK else "failed"
         share = percent(number, len(report.trials)) if number else ""
         cells = (words(status), str(number), share, MEANINGS[status])
         rows.append([f'<span class="{css}">{escape(cell)}</span>' for cell in cells[:3]] + [escape(cells[3])])
     return table(["status", "candidates*", "share*", "meaning"], rows)
+
+
+def reason_table(report: Report) -> str:
+    """Failures of a template space by code, with the message of the first."""
+    stages = {trial.index: (trial.stage, trial.error) for trial in report.trials}
+    rows = []
+    for code, indices in report.reasons.items():
+        stage, error = stages[indices[0]]
+        message = error.partition(": ")[2] or error
+        cells = (code, stage, str(len(indices)), message.splitlines()[0] if message else "")
+        rows.append([escape(cell) for cell in cells])
+    return table(["reason", "stage", "candidates*", "meaning"], rows)
+
+
+def knobs(config: Mapping[str, int] | None) -> str:
+    """A configuration in one line."""
+    return ", ".join(f"{name} {value}" for name, value in (config or {}).items())
 
 
 def failure_list(report: Report) -> str:
@@ -90,7 +109,9 @@ def top_table(report: Report) -> str:
     if not report.is_latency:
         heads.append("predicted time*")
     measured = bool(report.measured)
-    heads += ["measured*"] * measured + ["instructions*", "L1D misses*", "DRAM*", "simulated in*"]
+    heads += ["measured*"] * measured
+    heads += ["configuration"] if report.is_template else ["instructions*", "L1D misses*", "DRAM*"]
+    heads.append("simulated in*")
     rows = []
     entries = [(str(rank), trial) for rank, trial in enumerate(report.top, 1)]
     if report.reference is not None and default is not None:
@@ -110,7 +131,10 @@ def top_table(report: Report) -> str:
             instructions, misses = counted.get("instructions"), counted.misses("l1d")
             if "dram_read_bytes" in counted:
                 dram = counted["dram_read_bytes"] + counted.get("dram_write_bytes", 0)
-        cells += [quantity(instructions), quantity(misses), quantity(dram, "bytes")]
+        if report.is_template:
+            cells.append(knobs(report.configs.get(trial.index)))
+        else:
+            cells += [quantity(instructions), quantity(misses), quantity(dram, "bytes")]
         cells.append(quantity(trial.simulate_s, "s") if trial.simulate_s > 0 else "stored")
         css = {"1": "best", "default": "default"}.get(rank)
         cells = [escape(cell) for cell in cells]
@@ -122,15 +146,20 @@ def counter_table(report: Report) -> str:
     """All counters of best and default; folded, since it is long."""
     best, default = report.counters_of(report.best), report.counters_of(report.reference)
     rows = []
-    for name, spec in SCHEMA.items():
+    counted = {**SCHEMA, **dict.fromkeys(best or ()), **dict.fromkeys(default or ())}
+    for name in counted:
+        spec = spec_of(name)
+        assert spec is not None  # of the schema, or of counters that were let in
         a = best.get(name) if best is not None else None
         b = default.get(name) if default is not None else None
         if a or b:
             change = ratio(a / b) if a is not None and b else "–"
-            rows.append([escape(x) for x in (name, _exact(a), _exact(b), change, spec.unit, spec.meaning)])
+            against = () if report.is_template else (_exact(b), change)  # it has no default to compare with
+            rows.append([escape(x) for x in (name, _exact(a), *against, spec.unit, spec.meaning)])
     if not rows:
         return ""
-    heads = ["counter", "best*", "default*", "best / default*", "unit", "meaning"]
+    against = () if report.is_template else ("default*", "best / default*")
+    heads = ["counter", "best*", *against, "unit", "meaning"]
     summary = f"All counters that are not zero ({len(rows)})"
     return f"<details><summary>{summary}</summary>\n{table(heads, rows)}</details>\n"
 
@@ -146,6 +175,8 @@ def facts_table(report: Report) -> str:
     run, machine = report.run, report.machine
     facts: list[tuple[str, str]] = [("workload", f"{report.workload.name} ({report.workload.id})")]
     facts += [("parameter", " ".join(map(str, argument[1:]))) for argument in report.workload.arguments]
+    if report.is_template:
+        facts += [(f"knob {name}", ", ".join(map(str, values))) for name, values in report.knobs]
     facts.append(("machine", f"{run.machine}{f': {machine.description}' if machine else ''}"))
     facts.append(("machine digest", run.machine_digest))
     facts.append(("target", run.target))
@@ -158,7 +189,8 @@ def facts_table(report: Report) -> str:
             ("finished", f"{moment(run.finished)}, {duration(max(0.0, run.finished - run.started))} later")
         )
     for name, value in run.config.items():
-        if name != "objective" and not (name == "simulator" and report.simulators):
+        shown_above = name == "simulator" and report.simulators
+        if name not in ("objective", "space") and not shown_above:
             facts.append((words(name), value if isinstance(value, str) else canonical_json(value)))
     facts += [(f"version of {name}", text) for name, text in run.versions.items()]
     rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>\n" for k, v in facts)
