@@ -19,8 +19,8 @@ BATCH = 4
 
 #: Options of `simtune tune` that mean nothing here.
 _FOREIGN = (
-    "simulator", "predictor", "objective", "search_threads", "straggler", "warmup", "count", "timeout",
-    "measure_top", "target",
+    "simulator", "predictor", "objective", "search_threads", "straggler", "warmup", "models", "optional",
+    "timeout", "measure_top", "target",
 )  # fmt: skip
 
 
@@ -30,9 +30,10 @@ def refuse_foreign(context: click.Context, names: tuple[str, ...], what: str) ->
     Raises:
         ConfigurationError: one of these options was given.
     """
-    for name in names:
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise ConfigurationError(f"--{name.replace('_', '-')} means nothing for {what}", "leave it out")
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        if parameter.name in names and given:
+            raise ConfigurationError(f"{parameter.opts[0]} means nothing for {what}", "leave it out")
 
 
 def run(context: click.Context, parameters: Mapping[str, Any]) -> None:
