@@ -63,4 +63,4 @@ def test_configuration_mentions_only_what_is_asked_for() -> None:
     assert "branch " not in plain.replace("class branch", "")
     assert "prefetch" not in plain
     full = configuration(machine, ("branch", "prefetch", "blocks"), 1000)
-    assert {"limit 1000", "blocks 64", "branch 11 8", "prefetch 4 1 3"} <= set(full.splitlines())
+    assert {"limit 1000", "blocks 64", "branch 11 8 0", "prefetch 4 1 3"} <= set(full.splitlines())

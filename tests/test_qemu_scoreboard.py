@@ -364,3 +364,23 @@ def test_caches_are_warm_where_the_harness_says_so(tmp_path: Path) -> None:
     assert found["l1d.read_hits"] == 128
     assert found["dram_read_bytes"] == 64 * found["l1i.read_misses"]  # the code is cold
     assert found["instructions"] == cold["instructions"]
+
+
+def test_a_loop_predictor_knows_when_a_loop_ends(tmp_path: Path) -> None:
+    """Twenty turns are more than eight outcomes can tell; the count tells, up to its limit."""
+    nest = "li s3, 50\n1: li t1, 20\n2: addi t1, t1, -1\n bnez t1, 2b\n addi s3, s3, -1\n bnez s3, 1b"
+    missed = {
+        trips: run(tmp_path, nest, core(branch_predictor=BranchPredictor("gshare", 12, 8, trips)))
+        for trips in (0, 18, 19)  # the branch is taken nineteen times
+    }
+    assert missed[0]["branch_mispredicts"] > 45
+    assert missed[18]["branch_mispredicts"] > 45
+    assert missed[19]["branch_mispredicts"] < 15
+
+
+def test_sequential_code_can_be_asked_for_ahead(tmp_path: Path) -> None:
+    body = f"li s3, 20\n1:\n{repeated('addi t1, x0, 1', 12000)}\naddi s3, s3, -1\n beqz s3, 2f\n j 1b\n2:"
+    caches = {**core().caches, "l1i": replace(core().caches["l1i"], size=4096, ways=1)}
+    plain, ahead = (run(tmp_path, body, replace(core(fetch_lines=lines), caches=caches)) for lines in (0, 4))
+    assert ahead["l1i.read_misses"] == plain["l1i.read_misses"]
+    assert ahead["pipeline.front_end"] < 0.35 * plain["pipeline.front_end"]

@@ -56,6 +56,7 @@ class Pipeline:
         taken_branch_penalty: cycles without new instructions after a taken branch.
         fetch_bytes: aligned piece of code that is fetched per cycle.
         fetch_queue: instructions that are fetched ahead of issue.
+        fetch_lines: lines of code beyond the one that is needed which a prefetcher asks for.
     """
 
     kind: str  # "in-order" | "out-of-order"
@@ -71,6 +72,7 @@ class Pipeline:
     taken_branch_penalty: int = 0
     fetch_bytes: int = 0
     fetch_queue: int = 0
+    fetch_lines: int = 0
 
 
 @dataclass(frozen=True)
@@ -148,11 +150,15 @@ class Memory:
 
 @dataclass(frozen=True)
 class BranchPredictor:
-    """Kind "none" or "gshare"; the table has 2**table_bits two-bit counters."""
+    """Kind "none" or "gshare"; the table has 2**table_bits two-bit counters.
+
+    `loop_trips` is how far a loop predictor counts, 0 without one.
+    """
 
     kind: str = "none"
     table_bits: int = 12
     history_bits: int = 8
+    loop_trips: int = 0
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,7 @@ def _pipeline(section: Section) -> Pipeline:
         taken_branch_penalty=section.integer("taken_branch_penalty", 0, 100, default=0),
         fetch_bytes=section.integer("fetch_bytes", 0, 4096, default=0),
         fetch_queue=section.integer("fetch_queue", 0, 4096, default=0),
+        fetch_lines=section.integer("fetch_lines", 0, 64, default=0),
     )
     section.close()
     return pipeline
@@ -188,6 +189,7 @@ def _branch_predictor(section: Section) -> BranchPredictor:
         kind=section.choice("kind", ("none", "gshare"), fallback.kind),
         table_bits=section.integer("table_bits", 1, 24, fallback.table_bits),
         history_bits=section.integer("history_bits", 0, 64, fallback.history_bits),
+        loop_trips=section.integer("loop_trips", 0, 1 << 20, fallback.loop_trips),
     )
     if predictor.history_bits > predictor.table_bits:
         key = "history_bits" if "history_bits" in section else "table_bits"

@@ -82,7 +82,7 @@ def configuration(
     predictor, prefetcher = machine.branch_predictor, machine.prefetcher
     pipeline = [item for item in count if item.partition(":")[0] == "pipeline"]
     if ("branch" in count or pipeline) and predictor.kind == "gshare":
-        lines.append(f"branch {predictor.table_bits} {predictor.history_bits}")
+        lines.append(f"branch {predictor.table_bits} {predictor.history_bits} {predictor.loop_trips}")
     if "prefetch" in count and prefetcher.kind == "stride":
         lines.append(f"prefetch {prefetcher.streams} {prefetcher.degree} {prefetcher.distance}")
     lines += _issue_model(machine)
@@ -122,7 +122,7 @@ def _scoreboard(machine: Machine, share: float) -> list[str]:
     )
     front_end = (
         *(pipeline.mispredict_penalty, pipeline.taken_branch_penalty),
-        *(pipeline.fetch_bytes, pipeline.fetch_queue),
+        *(pipeline.fetch_bytes, pipeline.fetch_queue, pipeline.fetch_lines),
     )
     memory = (
         *(unit.forward_latency, unit.forward_fail, unit.split_penalty),

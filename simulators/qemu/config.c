@@ -5,11 +5,11 @@
  *
  *   roi marker|all              limit INSTRUCTIONS           blocks N
  *   l1i SETS WAYS LINE          l1d, l2, l3 likewise         l1i_mode footprint|callback
- *   branch TABLE_BITS HISTORY_BITS                           prefetch STREAMS DEGREE DISTANCE
+ *   branch TABLE_BITS HISTORY_BITS LOOP_TRIPS                prefetch STREAMS DEGREE DISTANCE
  *   issue in-order|out-of-order WIDTH                        class NAME LATENCY BUSY PORT_MASK EARLY
  *   scoreboard FULL WINDOW PERIOD
  *   core RETIRE_WIDTH ROB SCHEDULER LOAD_QUEUE STORE_QUEUE
- *   front_end MISPREDICT_PENALTY TAKEN_BRANCH_PENALTY FETCH_BYTES FETCH_QUEUE
+ *   front_end MISPREDICT_PENALTY TAKEN_BRANCH_PENALTY FETCH_BYTES FETCH_QUEUE FETCH_LINES
  *   memory_unit FORWARD_LATENCY FORWARD_FAIL SPLIT_PENALTY STORE_INTERVAL MISSES EARLY_FETCH
  *               DEPENDENCE_BYTES ASSUME_HITS MASKED_STORE SET_INTERVAL
  *   tlb ENTRIES L2_ENTRIES L2_LATENCY WALK_LATENCY           fetch_ahead STREAMS DISTANCE
@@ -91,8 +91,8 @@ static bool read_scoreboard(const char *key, const char *values, bool *known)
         return sscanf(values, "%u %u %u %u %u", &c->retire_width, &c->rob, &c->scheduler, &c->load_queue,
                       &c->store_queue) == 5 && c->retire_width;
     if (!strcmp(key, "front_end"))
-        return sscanf(values, "%u %u %u %u", &c->mispredict_penalty, &c->taken_branch_penalty, &c->fetch_bytes,
-                      &c->fetch_queue) == 4;
+        return sscanf(values, "%u %u %u %u %u", &c->mispredict_penalty, &c->taken_branch_penalty, &c->fetch_bytes,
+                      &c->fetch_queue, &c->fetch_lines) == 5;
     if (!strcmp(key, "memory_unit")) {
         int read = sscanf(values, "%u %u %u %u %u %u %u %u %u %u", &c->forward_latency, &c->forward_fail,
                           &c->split_penalty, &c->store_interval, &c->misses, &early, &c->dependence_bytes, &assume,
@@ -129,7 +129,8 @@ static bool read_setting(const char *key, const char *values)
     else if (!strcmp(key, "l1i_mode"))
         config.l1i_callback = !strcmp(word, "callback");
     else if (!strcmp(key, "branch"))
-        return sscanf(values, "%u %u", &config.gshare_table_bits, &config.gshare_history_bits) == 2 &&
+        return sscanf(values, "%u %u %u", &config.gshare_table_bits, &config.gshare_history_bits,
+                      &config.loop_trips) == 3 &&
                config.gshare_table_bits <= 28 && config.gshare_history_bits <= 63;
     else if (!strcmp(key, "prefetch"))
         return sscanf(values, "%u %u %u", &config.streams, &config.degree, &config.distance) == 3;

@@ -88,11 +88,21 @@ static unsigned resident_level(void)
     return MEMORY;
 }
 
+/* Code that goes on where the last missing line ended was asked for `fetch_lines` lines before. */
+static uint64_t code_latency(uint64_t line, unsigned level)
+{
+    static uint64_t last;
+    bool goes_on = line == last + 1;
+    uint64_t latency = config.level_latency[level], interval = config.level_interval[level] >> 8;
+    last = line;
+    return goes_on ? later(latency / (1 + config.fetch_lines), interval < latency ? interval : latency) : latency;
+}
+
 void lsu_note_miss(const struct cache *cache, uint64_t line, const struct cache *server)
 {
     unsigned level = server ? (unsigned)(server - levels) : resident_level();
     if (cache == &levels[L1I])
-        code_stall += config.level_latency[level];
+        code_stall += code_latency(line, level);
     else if (n_logged < LOGGED)
         logged[n_logged].line = line, logged[n_logged++].level = level;
 }

@@ -27,13 +27,14 @@ struct config {
     struct class_timing classes[N_CLASSES];
     bool has_level[N_LEVELS];
     unsigned gshare_table_bits, gshare_history_bits; /* 0 table bits = no predictor */
+    unsigned loop_trips;                             /* that are counted, 0 = no loop predictor */
     unsigned streams, degree, distance;              /* 0 streams = no prefetcher */
     /* The scoreboard, see scoreboard.h. Of the sizes, 0 means unlimited. */
     bool scoreboard, early_fetch, assume_hits;
     bool x86, shared_simd; /* FP registers are those of SIMD */
     int64_t full, window, period; /* instructions */
     unsigned retire_width, rob, scheduler, load_queue, store_queue, misses;
-    unsigned mispredict_penalty, taken_branch_penalty, fetch_bytes, fetch_queue;
+    unsigned mispredict_penalty, taken_branch_penalty, fetch_bytes, fetch_queue, fetch_lines;
     unsigned forward_latency, forward_fail, split_penalty, store_interval;
     unsigned dependence_bytes, granule_bits, masked_store, set_interval;
     unsigned tlb_entries, l2_tlb_entries, l2_tlb_latency, walk_latency;
