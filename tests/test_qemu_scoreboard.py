@@ -375,7 +375,7 @@ def test_a_loop_predictor_knows_when_a_loop_ends(tmp_path: Path) -> None:
     }
     assert missed[0]["branch_mispredicts"] > 45
     assert missed[18]["branch_mispredicts"] > 45
-    assert missed[19]["branch_mispredicts"] < 15
+    assert missed[19]["branch_mispredicts"] < 25  # until it is sure
 
 
 def test_sequential_code_can_be_asked_for_ahead(tmp_path: Path) -> None:
