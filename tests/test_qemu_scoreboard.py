@@ -384,3 +384,24 @@ def test_sequential_code_can_be_asked_for_ahead(tmp_path: Path) -> None:
     plain, ahead = (run(tmp_path, body, replace(core(fetch_lines=lines), caches=caches)) for lines in (0, 4))
     assert ahead["l1i.read_misses"] == plain["l1i.read_misses"]
     assert ahead["pipeline.front_end"] < 0.35 * plain["pipeline.front_end"]
+
+
+def test_a_comparison_and_its_branch_may_be_one(tmp_path: Path) -> None:
+    body = repeated("cmp %eax, %ebx\n jne 9f\n cmp %ecx, %edx\n jne 9f") + "\n9:"
+    before = "xor %eax, %eax\n xor %ebx, %ebx\n xor %ecx, %ecx\n xor %edx, %edx\n"
+    apart, fused = (
+        cycles(tmp_path, body, core("x86_64", issue_width=2, fuse_branches=fuse), before=before)
+        for fuse in (False, True)
+    )
+    assert (apart, fused) == (about(2 * ROUNDS), about(ROUNDS))
+
+
+def test_stores_find_their_line_gone_where_loads_run_far_ahead(tmp_path: Path) -> None:
+    """Sixteen lines of one set, each read, changed and written; the window holds many of them."""
+    step = "ld t1, 0(t0)\n addi t1, t1, 1\n sd t1, 0(t0)\n add t0, t0, s4"
+    body = f"lla t0, big\n{repeated(step, 400)}\n.bss\n.balign 4096\nbig: .space 1638400\n.text"
+    before = "li s4, 4096\n"
+    wide = cycles(tmp_path, body, core(rob=256, set_interval=4, misses=16, store_queue=8), before=before)
+    narrow = cycles(tmp_path, body, core(rob=16, set_interval=4, misses=16, store_queue=8), before=before)
+    assert wide == pytest.approx(400 * (L2 - L1), rel=0.1)
+    assert narrow < wide

@@ -56,6 +56,7 @@ class Pipeline:
         taken_branch_penalty: cycles without new instructions after a taken branch.
         fetch_bytes: aligned piece of code that is fetched per cycle.
         fetch_queue: instructions that are fetched ahead of issue.
+        fuse_branches: whether a comparison and the branch behind it are one instruction for the core.
         fetch_lines: lines of code beyond the one that is needed which a prefetcher asks for.
     """
 
@@ -73,6 +74,7 @@ class Pipeline:
     fetch_bytes: int = 0
     fetch_queue: int = 0
     fetch_lines: int = 0
+    fuse_branches: bool = False
 
 
 @dataclass(frozen=True)

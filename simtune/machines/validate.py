@@ -98,6 +98,7 @@ def _pipeline(section: Section) -> Pipeline:
         fetch_bytes=section.integer("fetch_bytes", 0, 4096, default=0),
         fetch_queue=section.integer("fetch_queue", 0, 4096, default=0),
         fetch_lines=section.integer("fetch_lines", 0, 64, default=0),
+        fuse_branches=section.boolean("fuse_branches", False),
     )
     section.close()
     return pipeline

@@ -123,6 +123,7 @@ def _scoreboard(machine: Machine, share: float) -> list[str]:
     front_end = (
         *(pipeline.mispredict_penalty, pipeline.taken_branch_penalty),
         *(pipeline.fetch_bytes, pipeline.fetch_queue, pipeline.fetch_lines),
+        int(pipeline.fuse_branches),
     )
     memory = (
         *(unit.forward_latency, unit.forward_fail, unit.split_penalty),

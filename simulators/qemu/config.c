@@ -10,6 +10,7 @@
  *   scoreboard FULL WINDOW PERIOD
  *   core RETIRE_WIDTH ROB SCHEDULER LOAD_QUEUE STORE_QUEUE
  *   front_end MISPREDICT_PENALTY TAKEN_BRANCH_PENALTY FETCH_BYTES FETCH_QUEUE FETCH_LINES
+ *             FUSE_BRANCHES
  *   memory_unit FORWARD_LATENCY FORWARD_FAIL SPLIT_PENALTY STORE_INTERVAL MISSES EARLY_FETCH
  *               DEPENDENCE_BYTES ASSUME_HITS MASKED_STORE SET_INTERVAL
  *   tlb ENTRIES L2_ENTRIES L2_LATENCY WALK_LATENCY           fetch_ahead STREAMS DISTANCE
@@ -80,7 +81,7 @@ static bool read_server(const char *values)
 static bool read_scoreboard(const char *key, const char *values, bool *known)
 {
     struct config *c = &config;
-    unsigned early = 0, assume = 0;
+    unsigned early = 0, assume = 0, fuse = 0;
     *known = true;
     if (!strcmp(key, "scoreboard")) {
         c->scoreboard = true;
@@ -90,9 +91,12 @@ static bool read_scoreboard(const char *key, const char *values, bool *known)
     if (!strcmp(key, "core"))
         return sscanf(values, "%u %u %u %u %u", &c->retire_width, &c->rob, &c->scheduler, &c->load_queue,
                       &c->store_queue) == 5 && c->retire_width;
-    if (!strcmp(key, "front_end"))
-        return sscanf(values, "%u %u %u %u %u", &c->mispredict_penalty, &c->taken_branch_penalty, &c->fetch_bytes,
-                      &c->fetch_queue, &c->fetch_lines) == 5;
+    if (!strcmp(key, "front_end")) {
+        int read = sscanf(values, "%u %u %u %u %u %u", &c->mispredict_penalty, &c->taken_branch_penalty, &c->fetch_bytes,
+                      &c->fetch_queue, &c->fetch_lines, &fuse);
+        c->fuse_branches = fuse;
+        return read == 6;
+    }
     if (!strcmp(key, "memory_unit")) {
         int read = sscanf(values, "%u %u %u %u %u %u %u %u %u %u", &c->forward_latency, &c->forward_fail,
                           &c->split_penalty, &c->store_interval, &c->misses, &early, &c->dependence_bytes, &assume,

@@ -28,7 +28,7 @@ static uint64_t ready[N_REGS];
 static struct queue rob, loads, stores, fetched;
 static uint64_t fetch, fetch_block, dispatch, retired, last_complete;
 static uint64_t drained, waiting; /* scheduler: cycles counted off, instructions in it */
-static uint64_t causes[N_CAUSES];
+static uint64_t steps, causes[N_CAUSES];
 static enum cause late; /* why the last dispatch was held up */
 static bool mispredicted; /* and nothing was fetched since */
 static unsigned fetched_now, dispatched_now, retired_now;
@@ -110,6 +110,11 @@ static uint64_t book(const struct unit *u, uint64_t from)
 uint64_t core_port(const struct unit *u, uint64_t from)
 {
     return book_long(u, from);
+}
+
+uint64_t core_steps(void)
+{
+    return steps;
 }
 
 uint64_t core_time(void)
@@ -337,8 +342,13 @@ static bool inside_piece(void)
 
 void core_step(struct step *s)
 {
+    steps++;
     if ((s->flags & STEP_REPEATED) && inside_piece())
         return;
+    if (s->flags & STEP_FUSED) { /* a part of the comparison ahead of it */
+        last_complete = later(last_complete, operands(s->src, s->n_src, 0));
+        return;
+    }
     if (config.out_of_order)
         step_out_of_order(s);
     else

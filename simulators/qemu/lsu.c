@@ -32,6 +32,7 @@ static struct {
 static uint64_t buffers[MAX_MISSES]; /* when each miss buffer is free again */
 static struct set { /* of L1D */
     uint64_t missed[REMEMBERED]; /* the last lines that missed */
+    uint64_t at[REMEMBERED]; /* the instructions that missed them */
     unsigned next;
     uint64_t free; /* for another line, in 1/256 cycles */
 } *sets;
@@ -193,6 +194,7 @@ static uint64_t set_room(uint64_t line, uint64_t now)
     struct set *set = sets + line % n, *first = sets + line % (n > 1 ? n / 2 : 1);
     while (distance < REMEMBERED && set->missed[(set->next - distance) % REMEMBERED] != line + 1)
         distance++;
+    set->at[set->next % REMEMBERED] = core_steps();
     set->missed[set->next++ % REMEMBERED] = line + 1;
     if (distance == REMEMBERED || distance <= ways)
         distance = distance == REMEMBERED && set->missed[set->next % REMEMBERED] ? 4 * ways : ways;
@@ -241,6 +243,19 @@ static uint64_t line_there(uint64_t line, uint64_t now)
         return now;
     lsu_cause = CAUSE_L2 + (in_flight[line % IN_FLIGHT].level - L2);
     return in_flight[line % IN_FLIGHT].ready;
+}
+
+/*
+ * Whether so many lines come into the set of this one while a store waits to retire that its own is gone
+ * by then: loads run ahead by the reorder buffer, and what was asked for early was in vain.
+ */
+static bool gone_again(uint64_t line)
+{
+    unsigned ways = levels[L1D].ways;
+    const struct set *set = sets + line % levels[L1D].sets;
+    if (!config.set_interval || set->next < ways || ways > REMEMBERED)
+        return false;
+    return 2 * (core_steps() - set->at[(set->next - ways) % REMEMBERED]) < 3 * (uint64_t)config.rob;
 }
 
 /* ---- loads and stores ---- */
@@ -309,6 +324,8 @@ uint64_t lsu_store(struct step *s, uint64_t address_ready, uint64_t data_ready, 
             last = line + *p->lines - 1;
         uint64_t asked = (config.early_fetch ? address_ready : left) + translate(address);
         left = later(left, line_there(line, asked));
+        if (gone_again(line))
+            left = later(left, last_left + config.level_latency[L2]);
         while (line < last)
             left = later(left, line_there(++line, asked)) + config.store_interval;
         unsigned piece = config.granule_bits;

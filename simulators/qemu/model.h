@@ -30,7 +30,7 @@ struct config {
     unsigned loop_trips;                             /* that are counted, 0 = no loop predictor */
     unsigned streams, degree, distance;              /* 0 streams = no prefetcher */
     /* The scoreboard, see scoreboard.h. Of the sizes, 0 means unlimited. */
-    bool scoreboard, early_fetch, assume_hits;
+    bool scoreboard, early_fetch, assume_hits, fuse_branches;
     bool x86, shared_simd; /* FP registers are those of SIMD */
     int64_t full, window, period; /* instructions */
     unsigned retire_width, rob, scheduler, load_queue, store_queue, misses;

@@ -72,7 +72,16 @@ static bool renamed(const struct insn *i)
                                       i->value.index == REG_NONE && i->value.imm == 0);
 }
 
-static void make_step(struct step *s, const struct insn *i, const struct place *places)
+static bool sets_flags(const struct insn *i)
+{
+    for (unsigned n = 0; n < i->n_dst; n++)
+        if (i->dst[n] == REG_FLAGS)
+            return true;
+    return false;
+}
+
+/* `before` is the instruction ahead of it in the block, or NULL. */
+static void make_step(struct step *s, const struct insn *i, const struct insn *before, const struct place *places)
 {
     bool own_load = i->cls == LOAD || i->cls == VEC_LOAD, own_store = i->cls == STORE || i->cls == VEC_STORE;
     *s = (struct step){.quick = i->quick};
@@ -111,6 +120,9 @@ static void make_step(struct step *s, const struct insn *i, const struct place *
         s->flags |= STEP_BRANCH;
     if (i->flags & INSN_REPEATED)
         s->flags |= STEP_REPEATED;
+    if (config.fuse_branches && i->cls == BRANCH && before && before->cls == INT_ALU && !before->is_store &&
+        sets_flags(before))
+        s->flags |= STEP_FUSED;
     for (unsigned n = 0; n < i->n_src; n++) {
         if ((s->flags & (STEP_LOAD | STEP_STORE)) && s->n_address < MAX_STEP_ADDRESS && is_address(i, i->src[n]))
             s->address[s->n_address++] = i->src[n];
@@ -134,7 +146,7 @@ void scoreboard_translate(struct block *block, const struct insn *list, unsigned
         abort();
     r->n = n;
     for (unsigned k = 0; k < n; k++)
-        make_step(r->steps + k, list + k, places[k]);
+        make_step(r->steps + k, list + k, k ? list + k - 1 : NULL, places[k]);
     block->replay = r;
 }
 

@@ -24,7 +24,7 @@ struct unit { /* how one class executes */
 };
 
 enum { STEP_LOAD = 1, STEP_STORE = 2, STEP_PLAIN = 4, STEP_BRANCH = 8, STEP_FREE = 16, STEP_REPEATED = 32,
-       STEP_MASKED = 64 };
+       STEP_MASKED = 64, STEP_FUSED = 128 };
 
 /* One instruction: an optional load, then an optional operation, then an optional store. */
 struct step {
@@ -50,6 +50,7 @@ void core_step(struct step *);
 void core_fetch_stall(uint64_t cycles);
 void core_branch(bool taken, bool mispredicted);
 uint64_t core_time(void); /* cycles up to the last retirement */
+uint64_t core_steps(void); /* instructions so far */
 const uint64_t *core_causes(void); /* of these cycles, per cause */
 
 /* lsu.c: a load that has its address at `start` in cycle counts; when its data are there. */
