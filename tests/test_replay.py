@@ -170,7 +170,13 @@ def test_a_tuner_gets_the_same_values_from_the_records(
         for simulator, where in ((qemu, first), (ReplaySimulator(first), second)):
             count = models_to_count(simulator, None)  # as the command line has it: QEMU's are not replay's
             evaluator = Evaluator(
-                U74, simulator, AnalyticalPredictor(), resolve_objective("latency"), where, jobs=1, count=count
+                U74,
+                simulator,
+                AnalyticalPredictor(),
+                resolve_objective("latency"),
+                where,
+                jobs=1,
+                count=count,
             )
             evaluation = evaluator.evaluate(candidate)
             evaluator.close()
