@@ -12,7 +12,7 @@ is run as the tuner does it, once with one call of the kernel in the region and 
 Goals: instructions equal to within the region's edges, L1D misses within 1 % where both replace by LRU;
 QEMU with all caches at least 10 times as fast as Spike with caches, and 100 times gem5's atomic model.
 
-    python benchmarks/simulators.py            # some minutes
+    python benchmarks/simulators.py            # five minutes on a busy core
     python benchmarks/simulators.py --quick    # under a minute
 """
 

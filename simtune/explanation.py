@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,7 +89,11 @@ def analytical_causes(counters: Counters, other: Counters, machine: Machine) -> 
     A part's factor is its share of the logarithm of the ratio, in proportion to its difference.
     """
     predictor = AnalyticalPredictor()
-    mine, theirs = predictor.explain(counters, machine), predictor.explain(other, machine)
+    return shares(predictor.explain(counters, machine), predictor.explain(other, machine))
+
+
+def shares(mine: Mapping[str, float], theirs: Mapping[str, float]) -> list[Cause]:
+    """Causes from parts that add up to a time, such as cycles. Largest effects first."""
     difference = sum(mine.values()) - sum(theirs.values())
     ratio = np.log(sum(mine.values()) / sum(theirs.values()))
     causes = []

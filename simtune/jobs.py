@@ -67,8 +67,9 @@ class SimJob:
         arguments: its command line, without the program name.
         count: optional models to switch on, a subset of ("branch", "prefetch", "blocks").
         region: "marker" counts between the executable's marks, "all" from its start to its end.
-        content: what is simulated, whatever simulates it: `simtune.records.model.Conditions.content`;
-            empty where the executable itself is all that is known.
+        content: what is simulated, whatever simulates it and counts what:
+            `simtune.records.model.Conditions.content`; empty where the executable itself is all that
+            is known.
         scratch: folder for temporary files; the adapter makes and removes a unique one inside.
     """
 

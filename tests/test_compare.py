@@ -18,7 +18,7 @@ from simtune.dataset import load_dataset
 from simtune.errors import ConfigurationError
 from simtune.machines.load import load_machine
 from simtune.records.store import RecordStore
-from simtune.simulators.explain import explain
+from simtune.simulators.explain import change, explain
 from simtune.simulators.qemu_system import QemuSystemSimulator
 from simtune.simulators.valgrind import CachegrindSimulator, parse_events
 from simtune.testing.programs import Programs
@@ -88,6 +88,15 @@ def test_differences_are_explained() -> None:
     assert list(other_code) == ["instructions"]
     assert "same code" in other_code["instructions"]
     assert explain({"qemu": Counters(BASE)}, U74) == {}
+    # What misses by a few lines says so, in bytes as well, and before its hits.
+    few = {"qemu": Counters({"l1d.read_hits": 900, "l1d.read_misses": 9, "dram_read_bytes": 6400})}
+    few["callgrind"] = Counters({"l1d.read_hits": 950, "l1d.read_misses": 8, "dram_read_bytes": 6272})
+    assert all("start-up" in text for text in explain(few, X86)["callgrind"].values())
+
+
+def test_changes_are_told_in_percent_or_as_a_factor() -> None:
+    found = [change(value, 100.0) for value in (101.25, 99.96, 113, 229, 1, 12500)]
+    assert found == ["+1.2 %", "-0.04 %", "+13 %", "+129 %", "-99 %", "x 125"]
 
 
 def test_replacement_policies_do_not_mix_in_a_training_set() -> None:

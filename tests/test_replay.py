@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from learning_helpers import planted_counters
 
+from simtune.counters import Counters
 from simtune.errors import ConfigurationError
 from simtune.evaluate import Candidate, Evaluator
 from simtune.jobs import Limits, Outcome, SimJob, Status
@@ -24,6 +26,7 @@ from simtune.predictors.analytical import AnalyticalPredictor
 from simtune.predictors.objective import resolve_objective
 from simtune.records.model import Conditions
 from simtune.records.store import RecordStore
+from simtune.simulators.base import models_to_count
 from simtune.simulators.replay import Disturbance, ReplaySimulator
 
 U74 = load_machine("sifive-u74")
@@ -71,6 +74,20 @@ def test_what_was_not_recorded_is_an_infrastructure_failure(store: RecordStore) 
     assert not other.available
     assert "cortex-a53" in other.reason
     assert ReplaySimulator(store, simulator="spike").probe().available is False
+
+
+def test_records_that_have_at_least_the_models_that_are_asked_for() -> None:
+    with RecordStore(":memory:") as made:
+        for counted, count in ((("branch", "pipeline"), 2), (("branch",), 1)):
+            row = Counters({"instructions": count}, "qemu")
+            made.put_simulation(replace(conditions(0), count=counted), Outcome(Status.OK, counters=row))
+        replay = ReplaySimulator(made)
+        found = [
+            replay.run(job(0, count=count))
+            for count in ((), ("branch",), ("branch", "blocks"), ("pipeline",), ("prefetch",))
+        ]
+    assert [outcome.counters and outcome.counters["instructions"] for outcome in found] == [1, 1, 1, 2, None]
+    assert found[-1].error.endswith("of this candidate and machine with prefetch")
 
 
 @given(st.floats(0.001, 0.5), st.integers(0, 1 << 30), st.integers(0, 398))
@@ -151,8 +168,15 @@ def test_a_tuner_gets_the_same_values_from_the_records(
     values = []
     with RecordStore(tmp_path / "first.db") as first, RecordStore(":memory:") as second:
         for simulator, where in ((qemu, first), (ReplaySimulator(first), second)):
+            count = models_to_count(simulator, None)  # as the command line has it: QEMU's are not replay's
             evaluator = Evaluator(
-                U74, simulator, AnalyticalPredictor(), resolve_objective("latency"), where, jobs=1
+                U74,
+                simulator,
+                AnalyticalPredictor(),
+                resolve_objective("latency"),
+                where,
+                jobs=1,
+                count=count,
             )
             evaluation = evaluator.evaluate(candidate)
             evaluator.close()

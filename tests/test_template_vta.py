@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shlex
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from simtune.cli.explain import command as explain_line
 from simtune.cli.report import command as report_line
 from simtune.cli.tune import command as command_line
 from simtune.errors import ConfigurationError, SimtuneError
@@ -81,6 +83,22 @@ def test_a_run_ends_with_report_figures_and_the_best_of_the_space(table, tmp_pat
     words = shlex.split(simulation.outcome.command)
     again = simtune(tmp_path, *words[1:])
     assert re.search(rf"\b{int(cycles):,}\b|\b{cycles}\b", again)
+    # Why a point is slow: all its cycles are accounted for.
+    store_option = ["--records", str(tmp_path / "simtune-records.db")]
+
+    def explain(point: str, *options: str) -> str:
+        done = CliRunner().invoke(explain_line, [f"{found['run']}:{point}", *store_option, *options])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "times slower than trial" in explain("30")
+    facts = json.loads(explain("30", "--json"))
+    assert sum(cause["value"] for cause in facts["causes"]) == pytest.approx(facts["cycles"])
+    ratio = facts["cycles"] / facts["against_cycles"]
+    assert math.prod(cause["factor"] for cause in facts["causes"]) == pytest.approx(ratio)
+    assert json.loads(explain("best", "--json"))["against_seconds"] >= found["best"]["value"]
+    refused = CliRunner().invoke(explain_line, [f"{found['run']}:30", *store_option, "-m", "host"])
+    assert "means nothing" in str(refused.exception)
 
 
 @pytest.mark.parametrize("name", ["random", "grid", "genetic", "annealing", "initialised", "validity"])
@@ -187,6 +205,7 @@ def test_mistakes_get_a_sentence(tmp_path, monkeypatch) -> None:
         (["vta:resnet18.c2", "-m", MACHINE, "--objective", "latency"], "--objective means nothing"),
         (["vta:resnet18.c2", "-m", MACHINE, "--tuner", "initialised", "--judge", "none"], "no oracle"),
         (["resnet18.conv2_x", "-m", "sifive-u74", "--tuner", "random"], "no template space"),
+        (["resnet18.conv2_x", "-m", MACHINE], "is no CPU"),
     ]:
         done = CliRunner().invoke(command_line, arguments, catch_exceptions=True)
         assert isinstance(done.exception, SimtuneError)

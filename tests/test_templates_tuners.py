@@ -162,6 +162,14 @@ def test_a_prior_that_likes_what_is_invalid_does_not_lock_the_search_up() -> Non
     assert np.mean([sum(p in VALID_SET for p in run) for run in runs]) > 8
 
 
+def test_where_nothing_is_promised_any_more_the_cheapest_of_the_rest_comes_first() -> None:
+    codes = [check(SPACE.config(point)) for point in range(SPACE.size)]
+    right = create("validity", SPACE, seed=0, constraints=codes, prior=lambda c: 1.01 * cost(c) + c["z"])
+    costs = [cost(SPACE.config(point)) for point in search(right, len(VALID) // 2)]
+    assert min(costs[:4]) == cost(SPACE.config(OPTIMUM))
+    assert max(costs) <= 1.1 * sorted(cost(SPACE.config(point)) for point in VALID)[len(costs)]
+
+
 def test_the_published_first_batch_is_balanced_and_spread_out() -> None:
     tuner = create("initialised", SPACE, seed=4, oracle=check, limit=300)
     first = tuner.ask(50)

@@ -165,5 +165,6 @@ def _cell(value: float | None, reference: float | None) -> str:
         return "-"
     if reference is None or value == reference:
         return count(value)
-    change = f"{100 * (value / reference - 1):+.2g} %" if reference else f"{value - reference:+,.0f}"
-    return f"{count(value)} ({change})"
+    from simtune.simulators.explain import change
+
+    return f"{count(value)} ({change(value, reference) if reference else f'{value - reference:+,.0f}'})"

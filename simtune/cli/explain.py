@@ -10,11 +10,14 @@ from typing import Any
 
 import click
 
+from simtune.cli import explain_template
 from simtune.cli.output import count, emit_json, json_option, seconds
 from simtune.cli.records import _find_trial, _print, _table, records_option
+from simtune.cli.tune_template import refuse_foreign
 from simtune.counters import SCHEMA, Counters
 from simtune.errors import ConfigurationError, RecordError
 from simtune.records.model import Run, Trial
+from simtune.records.points import is_template
 from simtune.records.store import RecordStore, open_existing
 
 #: Logarithms of factors that the table would print as 1.000.
@@ -44,6 +47,9 @@ def command(
     without measurements the fastest predicted one; the best itself is compared with TVM's default
     schedule. Factors multiply to the ratio of the two predictions.
 
+    For a point of a template space (vta:...) it is the simulated time, where it goes, and the best
+    other point of the run.
+
     \b
     Example:
       simtune explain 3f2a:17 --records records.db --predictor host.predictor
@@ -55,6 +61,12 @@ def command(
 
     with open_existing(records) as store:
         run, trial = _locate(store, record)
+        if is_template(run):
+            refuse_foreign(click.get_current_context(), ("file", "machine"), "a point of a template space")
+            explain_template.explain(
+                store, run, trial, _locate(store, against) if against else None, top, as_json
+            )
+            return
         loaded = load_machine(machine or run.machine)
         other_run, other = _locate(store, against) if against else (run, _opponent(store, run, trial))
         if other_run.workload != run.workload:

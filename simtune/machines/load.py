@@ -17,6 +17,7 @@ from simtune.machines.validate import build_machine
 HOST = "host"
 BUILT_IN = Path(__file__).parent / "files"
 SEARCH_VARIABLE = "SIMTUNE_MACHINES"
+_VTA = "vta-"  # accelerators have files of their own kind, see `simtune.vta.hwspec`
 
 #: Keys that say what a file *is*; a file that extends another one does not inherit them.
 _OWN_KEYS = ("name", "description")
@@ -68,6 +69,11 @@ def find_machine(name_or_path: str | os.PathLike[str], *, beside: Path | None = 
         path = folder / f"{text}.toml"
         if path.is_file() and not (beside and path.samefile(beside)):
             return path
+    if text.startswith(_VTA):
+        raise MachineFileError(
+            f"'{text}' is no CPU: machines of the accelerator VTA run layers that are called vta:...",
+            "such as: simtune tune vta:resnet18.c2 --machine vta-pynq; see docs/vta.md",
+        )
     names = [*list_machines(), HOST]
     close = difflib.get_close_matches(text, names, n=1)
     raise MachineFileError(

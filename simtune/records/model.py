@@ -137,15 +137,8 @@ class Conditions:
 
     @property
     def content(self) -> str:
-        """Names what is simulated, whatever simulates it: all of the above but the simulator."""
-        return content_hash(
-            "content",
-            self.object_sha256,
-            self.machine_digest,
-            self.arguments,
-            self.seed,
-            sorted(set(self.count)),
-        )
+        """Names what is simulated, whatever simulates it and counts what: object, machine, inputs."""
+        return content_hash("content", self.object_sha256, self.machine_digest, self.arguments, self.seed)
 
 
 def simulation_key(

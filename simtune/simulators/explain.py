@@ -29,11 +29,12 @@ def explain(counted: Mapping[str, Counters], machine: Machine) -> dict[str, dict
 def _differences(first: Counters, other: Counters, name: str, machine: Machine) -> dict[str, str]:
     mine, theirs = other.get("instructions"), first.get("instructions")
     if mine is not None and theirs is not None and abs(mine - theirs) > max(_EDGE, _SMALL * theirs):
-        share = f"{100 * (mine / theirs - 1):+.2g} %" if theirs else "some where there were none"
+        share = change(mine, theirs) if theirs else "some where there were none"
         text = f"{share}: one of the two is wrong, or does not run the same code; the rest follows from that"
         return {"instructions": text}
     found: dict[str, str] = {}
-    for counter in first:
+    # Of a cache's counters the misses are what people look at.
+    for counter in sorted(first, key=lambda name: not name.endswith("misses")):
         if counter not in other or first[counter] == other[counter]:
             continue
         difference = other[counter] - first[counter]
@@ -43,11 +44,18 @@ def _differences(first: Counters, other: Counters, name: str, machine: Machine) 
     return found
 
 
+def change(value: float, reference: float) -> str:
+    """How a count differs from one that is not zero, in percent, or as a factor where that is large."""
+    percent = 100 * (value / reference - 1)
+    if abs(percent) >= 1000:
+        return f"x {value / reference:.3g}"
+    return f"{percent:+.0f} %" if abs(percent) >= 10 else f"{percent:+.2g} %"
+
+
 def _reason(
     counter: str, difference: float, first: Counters, other: Counters, name: str, machine: Machine
 ) -> str:
     """The likely cause of one difference."""
-    size = max(abs(first[counter]), 1.0)
     cache = counter.partition(".")[0] in ("l1i", "l1d", "l2", "l3") or counter.startswith("dram_")
     base = name.partition("-")[0]
     if cache and first.replacement != other.replacement:
@@ -55,7 +63,8 @@ def _reason(
             f"replacement: {name} replaces {other.replacement}, {first.simulator} {first.replacement}; "
             "misses of the two are different quantities"
         )
-    if cache and abs(difference) <= _LINE_EDGE:
+    lines = difference / max(cache.line for cache in machine.caches.values())
+    if cache and abs(lines if counter.startswith("dram_") else difference) <= _LINE_EDGE:
         return "start-up: a few lines that were, or were not, in the cache when the region began"
     if counter == "l1i.read_hits" or (counter.startswith("l1i") and base in ("cachegrind", "callgrind")):
         return "unit: fetches are counted by instruction, by line or by block"
@@ -79,4 +88,5 @@ def _reason(
         return "edge: instructions that begin and end the region"
     if counter == "branch_mispredicts":
         return "predictor: each simulator has its own"
-    return f"{100 * difference / size:+.2g} %: no cause is known"
+    many = change(other[counter], first[counter]) if first[counter] else f"{difference:+,.0f}"
+    return f"{many}: no cause is known"

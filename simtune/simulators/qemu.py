@@ -25,7 +25,7 @@ from simtune.simulators.outcomes import classify, error_text, harness_output
 from simtune.simulators.qemu_report import Report, configuration, parse_report
 
 _EXIT_LIMIT = 99
-_EXIT_NEEDS_L1I = 98
+EXIT_NEEDS_L1I = 98
 _INSTALL = (
     "sudo apt-get install qemu-user (Debian 12; newer Debian packages have no plugin support: there,"
     " --simulator qemu-system may do)"
@@ -166,13 +166,13 @@ class QemuSimulator:
         # relative to the working folder.
         argv = [
             *(program, *cpu_option(job.machine)),
-            *("-plugin", f"{_comma_free(plugin, scratch)},config=config,out=report"),
+            *("-plugin", f"{comma_free(plugin, scratch)},config=config,out=report"),
             *(str(job.executable.absolute()), *job.arguments),
         ]
         done = run(Command(tuple(argv), env={}, cwd=scratch, limits=job.limits), cancel)
-        report = _read(report_file)
-        again = done.exit_code == _EXIT_NEEDS_L1I or report.status == "needs_l1i"
-        return _outcome(job, done, report, f"qemu {version}", _reproducer(argv, config)), again
+        report = read_report(report_file)
+        again = done.exit_code == EXIT_NEEDS_L1I or report.status == "needs_l1i"
+        return outcome_of(job, done, report, f"qemu {version}", _reproducer(argv, config)), again
 
     def _state(self, isa: str) -> tuple[str, str, str]:
         """Program, version, and the reason why it cannot be used (empty if it can)."""
@@ -207,7 +207,8 @@ class QemuSimulator:
         return self._plugin or build_plugin(_api_of(version))
 
 
-def _comma_free(plugin: Path, scratch: Path) -> str:
+def comma_free(plugin: Path, scratch: Path) -> str:
+    """A name of the plugin without commas: its path, or that of a link in the working folder."""
     path = str(plugin.absolute())
     if "," not in path:
         return path
@@ -227,14 +228,16 @@ def cpu_option(machine: Machine) -> tuple[str, ...]:
     return ("-cpu", model) if model else ()
 
 
-def _read(file: Path) -> Report:
+def read_report(file: Path) -> Report:
+    """What the plugin wrote; an empty report when it did not come that far."""
     try:
         return parse_report(file.read_bytes())
     except OSError:
         return Report()
 
 
-def _outcome(job: SimJob, done: Completed, report: Report, simulator: str, command: str) -> Outcome:
+def outcome_of(job: SimJob, done: Completed, report: Report, simulator: str, command: str) -> Outcome:
+    """The outcome of a run under the plugin, in user or system mode."""
     status, reason = classify(done, job.limits)
     if (
         report.status == "instruction_limit"

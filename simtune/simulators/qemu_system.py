@@ -91,13 +91,13 @@ class QemuSystemSimulator(QemuSimulator):
             *("-m", str(bare.MEMORY_MIB), "-kernel", "image.elf", "-nodefaults", "-no-reboot"),
             *("-display", "none", "-serial", "none", "-monitor", "none"),
             *("-accel", "tcg,thread=single", "-semihosting-config", "enable=on,target=native"),
-            *("-plugin", f"{qemu._comma_free(plugin, scratch)},config=config,out=report"),
+            *("-plugin", f"{qemu.comma_free(plugin, scratch)},config=config,out=report"),
         ]
         done = run(Command(tuple(argv), env={}, cwd=scratch, limits=job.limits), cancel)
-        report = qemu._read(report_file)
+        report = qemu.read_report(report_file)
         command = reproducer(job, self.name)
-        outcome = qemu._outcome(job, done, report, f"{self.name} {version}", command)
-        return outcome, done.exit_code == qemu._EXIT_NEEDS_L1I or report.status == "needs_l1i"
+        outcome = qemu.outcome_of(job, done, report, f"{self.name} {version}", command)
+        return outcome, done.exit_code == qemu.EXIT_NEEDS_L1I or report.status == "needs_l1i"
 
     def _state(self, isa: str) -> tuple[str, str, str]:
         if isa not in bare.MONITORS:

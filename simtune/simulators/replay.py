@@ -95,7 +95,7 @@ class ReplaySimulator:
         self.disturbance, self._simulator = disturbance or Disturbance(), simulator
         if source is None:
             self.path, self.disturbance, self._simulator = _from_environment(disturbance, simulator)
-        self._known: dict[str, Outcome] = {}
+        self._known: dict[str, list[tuple[frozenset[str], Outcome]]] = {}
         self._machines: set[str] = set()
         self._lock, self._read = threading.Lock(), False
         self._digest = ""
@@ -112,7 +112,8 @@ class ReplaySimulator:
         elif machine is not None and machine.digest() not in self._machines:
             reason = f"the record store holds no simulations of {machine.name} as its file is now"
             fix = "simulate for it first, or choose a machine of the records"
-        counters = {name for outcome in self._known.values() if outcome.counters for name in outcome.counters}
+        outcomes = [outcome for recorded in self._known.values() for _, outcome in recorded]
+        counters = {name for outcome in outcomes if outcome.counters for name in outcome.counters}
         label = self.disturbance.label
         return Capability(
             available=not reason,
@@ -132,9 +133,14 @@ class ReplaySimulator:
             content = job.content or content_of(job)
         except (SimtuneError, OSError) as error:
             return Outcome(Status.INFRASTRUCTURE, error=str(error))
-        outcome = self._known.get(content)
+        recorded = self._known.get(content, [])
+        # Blocks are not recorded; of the other models the record may have more than were asked for.
+        wanted = frozenset(job.count) - {"blocks"}
+        outcome = next((outcome for models, outcome in recorded if wanted <= models), None)
         if outcome is None:
             reason = f"{self.path or 'the record store'} has no simulation of this candidate and machine"
+            if recorded:
+                reason += f" with {', '.join(sorted(wanted))}"
             return Outcome(Status.INFRASTRUCTURE, error=reason)
         outcome = self._bounded(self._disturbed(outcome, content), job)
         wait = self.disturbance.delay + self.disturbance.slowdown * outcome.wall_s
@@ -199,9 +205,10 @@ class ReplaySimulator:
             conditions = simulation.conditions
             if simulation.outcome.status is Status.INFRASTRUCTURE or conditions.simulator == self.name:
                 continue
-            content = conditions.content
-            if simulation.outcome.status is not Status.TIMEOUT or content not in self._known:
-                self._known[content] = simulation.outcome
+            recorded = self._known.setdefault(conditions.content, [])
+            # The latest first, but what timed out only where nothing else is known.
+            place = len(recorded) if simulation.outcome.status is Status.TIMEOUT else 0
+            recorded.insert(place, (frozenset(conditions.count), simulation.outcome))
             self._machines.add(simulation.conditions.machine_digest)
             keys.append(simulation.key)
         self._digest = content_hash(sorted(keys))[:12]

@@ -37,6 +37,9 @@ _WHOLE = 1 << 15
 #: The model of validity learns again after so many refusals of the compiler.
 _REFUSALS = 8
 
+#: Promises that differ by less than this share are equal.
+_EQUAL = 1e-3
+
 
 @dataclass(frozen=True)
 class ValidityOptions(Options):
@@ -250,13 +253,15 @@ class ValidityTuner(Tuner):
             self._hyper = (len(points), hyper)
         belief = Gaussian(rows, cost - base, hyper).posterior(others)
         floor = 1e-3 * belief.process.spread
+        expected = belief.mean + lift
         while len(picked) < n and left.any():
-            promise = expected_improvement(belief.mean + lift, belief.deviation, goal)
-            # Promises that are next to nothing count as equal: then validity decides alone.
+            promise = expected_improvement(expected, belief.deviation, goal)
+            # Promises that are next to nothing count as equal: then validity decides, then the lowest cost.
             worth = np.log(promise + floor) + np.log(
                 self._weight(chance, (len(self.results) + len(picked)) % 2 == 1)
             )
-            place = int(np.where(left, worth, -np.inf).argmax())
+            worth = np.where(left, worth, -np.inf)
+            place = int(np.where(worth >= worth.max() - _EQUAL, expected, np.inf).argmin())
             left[place] = False
             if self._take([candidates[place]], 1):
                 picked.append(candidates[place])
