@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from simtune.cli.output import count, emit_json, json_option, seconds
 from simtune.cli.records import _find_trial, _print, _table, records_option
 from simtune.counters import SCHEMA, Counters
 from simtune.errors import ConfigurationError, RecordError
+from simtune.machines.model import ISAS, Machine
 from simtune.records.model import Run, Trial
 from simtune.records.store import RecordStore, open_existing
 
@@ -26,7 +28,9 @@ _TOO_SMALL = 5e-4
 @click.option("--predictor", "file", type=click.Path(path_type=Path), help="Trained  [default: analytical]")
 @click.option("--against", help="RUN:INDEX to compare with  [default: the best of the workload]")
 @click.option("--machine", "-m", help="Name or file of the run's machine, if it cannot be found by its name.")
-@click.option("--top", default=12, show_default=True, help="How many causes and counters to list.")
+@click.option(
+    "--top", type=click.IntRange(1), default=12, show_default=True, help="How many causes and counters to list."
+)
 @records_option
 @json_option
 def command(
@@ -56,6 +60,7 @@ def command(
     with open_existing(records) as store:
         run, trial = _locate(store, record)
         loaded = load_machine(machine or run.machine)
+        _check_machine(run, loaded)
         other_run, other = _locate(store, against) if against else (run, _opponent(store, run, trial))
         if other_run.workload != run.workload:
             raise ConfigurationError(f"{record} and {against} are of different workloads")
@@ -120,6 +125,22 @@ def command(
 def _two(deviations: Any) -> list[float]:
     """Those of the two candidates."""
     return [0.0, 0.0] if deviations is None else [float(value) for value in deviations[:2]]
+
+
+def _check_machine(run: Run, machine: Machine) -> None:
+    """Counters are of the machine that was simulated, whatever they are explained with."""
+    target = json.loads(run.target)
+    simulated = str(target.get("mtriple", "")).partition("-")[0] if isinstance(target, dict) else ""
+    if simulated in ISAS and simulated != machine.isa.name:
+        raise ConfigurationError(
+            f"run {run.id} was simulated for {run.machine} ({simulated}), {machine.name} is {machine.isa.name}",
+            "leave --machine out, or give the machine of the run",
+        )
+    if machine.digest() != run.machine_digest:
+        click.echo(
+            f"note: run {run.id} was simulated for another version of {run.machine} than {machine.name} is now",
+            err=True,
+        )
 
 
 def _locate(store: RecordStore, record: str) -> tuple[Run, Trial]:
