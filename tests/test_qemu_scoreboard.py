@@ -363,7 +363,8 @@ ODD: dict[str, Machine] = {
     "no branch predictor": core(branch_predictor=BranchPredictor("none")),
     "as far ahead as a file may say": core(prefetcher=Prefetcher("stride", 1024, 64, 64)),
     "memory as slow as a file may say": replace(
-        core(memory=Memory(1e5, 1e5), scheduler=8), caches={"l1i": FULLY_ASSOCIATIVE, "l1d": FULLY_ASSOCIATIVE}
+        core(memory=Memory(1e5, 1e5), scheduler=8),
+        caches={"l1i": FULLY_ASSOCIATIVE, "l1d": FULLY_ASSOCIATIVE},
     ),
 }
 

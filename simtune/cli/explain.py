@@ -29,7 +29,11 @@ _TOO_SMALL = 5e-4
 @click.option("--against", help="RUN:INDEX to compare with  [default: the best of the workload]")
 @click.option("--machine", "-m", help="Name or file of the run's machine, if it cannot be found by its name.")
 @click.option(
-    "--top", type=click.IntRange(1), default=12, show_default=True, help="How many causes and counters to list."
+    "--top",
+    type=click.IntRange(1),
+    default=12,
+    show_default=True,
+    help="How many causes and counters to list.",
 )
 @records_option
 @json_option
@@ -133,12 +137,12 @@ def _check_machine(run: Run, machine: Machine) -> None:
     simulated = str(target.get("mtriple", "")).partition("-")[0] if isinstance(target, dict) else ""
     if simulated in ISAS and simulated != machine.isa.name:
         raise ConfigurationError(
-            f"run {run.id} was simulated for {run.machine} ({simulated}), {machine.name} is {machine.isa.name}",
+            f"run {run.id} is of {run.machine} ({simulated}), {machine.name} is {machine.isa.name}",
             "leave --machine out, or give the machine of the run",
         )
     if machine.digest() != run.machine_digest:
         click.echo(
-            f"note: run {run.id} was simulated for another version of {run.machine} than {machine.name} is now",
+            f"note: run {run.id} was simulated for another version of {run.machine} than this {machine.name}",
             err=True,
         )
 

@@ -66,7 +66,9 @@ def configuration(
             f"cannot count {', '.join(unknown)}", f"allowed: {', '.join(OPTIONAL_MODELS)}"
         )
     if shared := sorted(item for item in count if ":" in item and not item.startswith("pipeline:")):
-        raise ConfigurationError(f"cannot count {', '.join(shared)}", "only pipeline has a share: pipeline:0.5")
+        raise ConfigurationError(
+            f"cannot count {', '.join(shared)}", "only pipeline has a share: pipeline:0.5"
+        )
     lines = [f"roi {roi}"]
     if instructions is not None:
         lines.append(f"limit {max(1, int(instructions))}")
@@ -79,7 +81,7 @@ def configuration(
         cache = machine.caches[level]
         if cache.line > _LINE:
             raise ConfigurationError(
-                f"{machine.name}: lines of {cache.line} bytes in caches.{level} are too long for QEMU's plugin",
+                f"{machine.name}: lines of {cache.line} bytes in caches.{level} are too long for QEMU",
                 f"give at most {_LINE}, or take another simulator",
             )
         if level != "l1i":
