@@ -57,6 +57,23 @@ def test_configuration_refuses_lines_that_shrink_outwards() -> None:
         configuration(replace(machine, caches=caches))
 
 
+def test_configuration_stays_within_what_the_plugin_has_room_for() -> None:
+    from dataclasses import replace
+
+    machine = load_machine("cortex-a53")
+    far = replace(machine.prefetcher, kind="stride", streams=1024, distance=64)
+    assert "fetch_ahead 64 63" in configuration(replace(machine, prefetcher=far), ("pipeline",)).splitlines()
+    long = {name: replace(cache, line=512) for name, cache in machine.caches.items()}
+    with pytest.raises(ConfigurationError, match="lines of 512 bytes"):
+        configuration(replace(machine, caches=long))
+
+
+@pytest.mark.parametrize("item", ["branch:0.5", "blocks:8", "pipeline:0", "pipeline:1.5", "pipeline:x"])
+def test_configuration_refuses_shares_that_mean_nothing(item: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"cannot count {item}"):
+        configuration(load_machine("cortex-a53"), (item,))
+
+
 def test_configuration_mentions_only_what_is_asked_for() -> None:
     machine = load_machine("cortex-a53")
     plain = configuration(machine)

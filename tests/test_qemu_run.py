@@ -170,12 +170,13 @@ def compile_kernel(folder: Path, isa: str, flags: tuple[str, ...] = ("-O2",)) ->
 @pytest.mark.parametrize("isa", ISAS)
 def test_counters_are_the_same_every_time_and_with_eight_at_once(isa: str, tmp_path: Path) -> None:
     executable = compile_kernel(tmp_path, isa)
-    job = SimJob(executable, machine(isa), count=("branch", "blocks"))
+    job = SimJob(executable, machine(isa), count=("branch", "blocks", "pipeline"))
     simulator = QemuSimulator()
     first = simulator.run(job)
     assert first.ok, first.error
     assert first.counters is not None
     assert first.counters["instructions"] > 96**3
+    assert first.counters["pipeline_cycles"] > 0
     with ThreadPoolExecutor(8) as pool:
         for other in pool.map(lambda _: simulator.run(job), range(10)):
             assert other.counters == first.counters

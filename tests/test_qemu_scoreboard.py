@@ -11,6 +11,7 @@ import pytest
 from qemu_helpers import assemble, machine, program, simulate
 
 from simtune.counters import PIPELINE_CAUSES
+from simtune.jobs import SimJob
 from simtune.machines.model import (
     BranchPredictor,
     Cache,
@@ -22,6 +23,7 @@ from simtune.machines.model import (
     Prefetcher,
     Tlb,
 )
+from simtune.simulators.qemu import QemuSimulator
 
 ROUNDS = 1000
 BEFORE = {
@@ -337,6 +339,42 @@ def test_samples_stand_for_the_whole(tmp_path: Path) -> None:
     loop = f"{LONG}\n lla t0, buffer\n{LONG.replace('60000', '400000')}"
     whole, part = (cycles(tmp_path, loop, core(), share=share) for share in ("pipeline:1", "pipeline:0.1"))
     assert part == pytest.approx(whole, rel=0.02)
+
+
+def test_a_whole_program_is_replayed_too(tmp_path: Path) -> None:
+    """Without marks everything counts, from the program's first instruction to its last."""
+    body = repeated(CHAINS["riscv64"])
+    executable = assemble(tmp_path, "riscv64", program("riscv64", body))
+    job = SimJob(executable, core(), count=("branch", "pipeline"), region="all")
+    outcome = QemuSimulator().run(job)
+    assert outcome.ok, outcome.error
+    assert outcome.counters is not None
+    assert outcome.counters["pipeline_cycles"] == about(ROUNDS)
+
+
+SAXPY = repeated("ld t1, 0(t0)\n mul t2, t1, t1\n addi t0, t0, 64\n sd t2, -64(t0)", 400)
+FULLY_ASSOCIATIVE = Cache(512, 8, 64, L1, 1.0)
+ODD: dict[str, Machine] = {
+    "L1 is all there is": replace(core(), caches={"l1i": FULLY_ASSOCIATIVE, "l1d": FULLY_ASSOCIATIVE}),
+    "one set": replace(core(set_interval=50), caches=dict.fromkeys(LEVELS, FULLY_ASSOCIATIVE)),
+    "one line": replace(core(), caches=dict.fromkeys(LEVELS, Cache(64, 1, 64, L1, 1.0))),
+    "short lines": replace(core(), caches=dict.fromkeys(LEVELS, Cache(4096, 4, 32, L1, 1.0))),
+    "long lines": replace(core(), caches=dict.fromkeys(LEVELS, Cache(65536, 4, 256, L1, 1.0))),
+    "no branch predictor": core(branch_predictor=BranchPredictor("none")),
+    "as far ahead as a file may say": core(prefetcher=Prefetcher("stride", 1024, 64, 64)),
+    "memory as slow as a file may say": replace(
+        core(memory=Memory(1e5, 1e5), scheduler=8),
+        caches={"l1i": FULLY_ASSOCIATIVE, "l1d": FULLY_ASSOCIATIVE},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(ODD))
+def test_odd_machines(tmp_path: Path, name: str) -> None:
+    for share in ("pipeline", "prefetch"):
+        found = run(tmp_path, SAXPY, ODD[name], share=share)
+        assert found["instructions"] == 4 * 400
+    assert run(tmp_path, SAXPY, ODD[name])["pipeline_cycles"] >= 400
 
 
 def test_causes_add_up_and_runs_repeat(tmp_path: Path) -> None:

@@ -172,6 +172,8 @@ def test_train_evaluate_explain(records: Path, tmp_path: Path) -> None:
     best = json.loads(invoke("explain", f"{run}:best", "--records", records, "--json"))
     assert best["against"] == f"{run}:0"  # the best itself is compared with TVM's default schedule
     assert facts["against"] == best["record"]
+    result = CliRunner().invoke(cli, ["explain", f"{run}:3", "--records", str(records), "--top", "0"])
+    assert result.exit_code == 2
 
 
 def test_help_lists_models() -> None:

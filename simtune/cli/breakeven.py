@@ -106,7 +106,8 @@ def command(
         k = total.board_k(share) if board else total.k(share)
         what = "this board" if board else target or "the target"
         fraction = total.simulate_s / ((1 - share) * other)
-        click.echo(f"K = {k}: the work of {what} takes {fraction:.2g} simulators")
+        figure = f"{fraction:,.1f}" if fraction >= 1 else f"{fraction:.2g}"
+        click.echo(f"K = {k}: the work of {what} takes {figure} simulators")
 
 
 def _share(text: str) -> float:

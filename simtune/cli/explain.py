@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ from simtune.cli.records import _find_trial, _print, _table, records_option
 from simtune.cli.tune_template import refuse_foreign
 from simtune.counters import SCHEMA, Counters
 from simtune.errors import ConfigurationError, RecordError
+from simtune.machines.model import ISAS, Machine
 from simtune.records.model import Run, Trial
 from simtune.records.points import is_template
 from simtune.records.store import RecordStore, open_existing
@@ -29,7 +31,13 @@ _TOO_SMALL = 5e-4
 @click.option("--predictor", "file", type=click.Path(path_type=Path), help="Trained  [default: analytical]")
 @click.option("--against", help="RUN:INDEX to compare with  [default: the best of the workload]")
 @click.option("--machine", "-m", help="Name or file of the run's machine, if it cannot be found by its name.")
-@click.option("--top", default=12, show_default=True, help="How many causes and counters to list.")
+@click.option(
+    "--top",
+    type=click.IntRange(1),
+    default=12,
+    show_default=True,
+    help="How many causes and counters to list.",
+)
 @records_option
 @json_option
 def command(
@@ -68,6 +76,7 @@ def command(
             )
             return
         loaded = load_machine(machine or run.machine)
+        _check_machine(run, loaded)
         other_run, other = _locate(store, against) if against else (run, _opponent(store, run, trial))
         if other_run.workload != run.workload:
             raise ConfigurationError(f"{record} and {against} are of different workloads")
@@ -132,6 +141,22 @@ def command(
 def _two(deviations: Any) -> list[float]:
     """Those of the two candidates."""
     return [0.0, 0.0] if deviations is None else [float(value) for value in deviations[:2]]
+
+
+def _check_machine(run: Run, machine: Machine) -> None:
+    """Counters are of the machine that was simulated, whatever they are explained with."""
+    target = json.loads(run.target)
+    simulated = str(target.get("mtriple", "")).partition("-")[0] if isinstance(target, dict) else ""
+    if simulated in ISAS and simulated != machine.isa.name:
+        raise ConfigurationError(
+            f"run {run.id} is of {run.machine} ({simulated}), {machine.name} is {machine.isa.name}",
+            "leave --machine out, or give the machine of the run",
+        )
+    if machine.digest() != run.machine_digest:
+        click.echo(
+            f"note: run {run.id} was simulated for another version of {run.machine} than this {machine.name}",
+            err=True,
+        )
 
 
 def _locate(store: RecordStore, record: str) -> tuple[Run, Trial]:

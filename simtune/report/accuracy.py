@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from simtune.crossvalidate import Evaluation
 from simtune.dataset import Dataset
@@ -152,8 +152,10 @@ def _rank_curves(evaluation: Evaluation) -> Any:
         axis.set_ylabel("loss against the fastest, %")
         axis.set_yscale("symlog", linthresh=1)
         axis.set_ylim(bottom=0)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         for side in (axis.xaxis, axis.yaxis):
             side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            side.set_minor_formatter(NullFormatter())
         axis.legend(fontsize=7, ncols=2)
     return figure
 

@@ -24,6 +24,9 @@ OPTIONAL_MODELS = ("branch", "prefetch", "blocks", "pipeline")
 #: The scoreboard replays the first instructions of a region, then a share of windows of this many.
 _REPLAYED_FIRST, _WINDOW, _SHARE = 1_000_000, 40_000, 0.25
 
+#: What the plugin has room for: bytes of a line; streams, and how many strides ahead of them.
+_LINE, _STREAMS, _DISTANCE = 256, 64, 63
+
 
 @dataclass(frozen=True)
 class Report:
@@ -55,11 +58,16 @@ def configuration(
         verify: check the plugin's own address arithmetic (slow; for tests).
 
     Raises:
-        ConfigurationError: an unknown model in `count`, or line sizes that shrink outwards.
+        ConfigurationError: an unknown model in `count`, lines that are longer than the plugin can
+            follow, or line sizes that shrink outwards.
     """
     if unknown := sorted({item.partition(":")[0] for item in count} - set(OPTIONAL_MODELS)):
         raise ConfigurationError(
             f"cannot count {', '.join(unknown)}", f"allowed: {', '.join(OPTIONAL_MODELS)}"
+        )
+    if shared := sorted(item for item in count if ":" in item and not item.startswith("pipeline:")):
+        raise ConfigurationError(
+            f"cannot count {', '.join(shared)}", "only pipeline has a share: pipeline:0.5"
         )
     lines = [f"roi {roi}"]
     if instructions is not None:
@@ -71,6 +79,11 @@ def configuration(
         if level not in machine.caches:
             continue
         cache = machine.caches[level]
+        if cache.line > _LINE:
+            raise ConfigurationError(
+                f"{machine.name}: lines of {cache.line} bytes in caches.{level} are too long for QEMU",
+                f"give at most {_LINE}, or take another simulator",
+            )
         if level != "l1i":
             if cache.line < line_size:
                 raise ConfigurationError(
@@ -138,7 +151,8 @@ def _scoreboard(machine: Machine, share: float) -> list[str]:
         f"tlb {tlb.entries} {tlb.l2_entries} {tlb.l2_latency} {tlb.walk_latency}",
     ]
     if machine.prefetcher.kind != "none":
-        lines.append(f"fetch_ahead {min(machine.prefetcher.streams, 64)} {machine.prefetcher.distance}")
+        streams, distance = machine.prefetcher.streams, machine.prefetcher.distance
+        lines.append(f"fetch_ahead {min(streams, _STREAMS)} {min(distance, _DISTANCE)}")
     first = machine.caches["l1d"].latency
     cycles = machine.clock_hz * 1e-9  # per nanosecond
     served = {

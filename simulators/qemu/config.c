@@ -54,7 +54,9 @@ static bool read_class(const char *values)
 {
     char name[32];
     struct class_timing t;
-    if (sscanf(values, "%31s %u %u %x %u", name, &t.latency, &t.busy, &t.ports, &t.early) != 5 || !t.ports)
+    if (sscanf(values, "%31s %u %u %x %u", name, &t.latency, &t.busy, &t.ports, &t.early) != 5)
+        return false;
+    if (!t.busy || !t.ports || t.ports >> MAX_PORTS)
         return false;
     for (unsigned n = 0; n < N_CLASSES; n++)
         if (!strcmp(name, class_names[n])) {

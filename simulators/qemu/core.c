@@ -9,7 +9,8 @@
  */
 #include "scoreboard.h"
 
-enum { HORIZON = 1 << 13 }; /* cycles that are booked at a time; more than any latency */
+enum { HORIZON = 1 << 13 }; /* cycles that are booked at a time; more than most latencies */
+enum { PATIENCE = 1 << 20 }; /* cycles to wait for an issue; more than any latency */
 
 /* A cycle of the calendar; it stands for another one once its stamp differs. */
 struct cycle {
@@ -174,9 +175,10 @@ void core_fetch_stall(uint64_t cycles)
 /* Instructions leave the scheduler when they issue. */
 static void wait_for_scheduler(void)
 {
+    uint64_t last = later(drained, dispatch) + PATIENCE;
     while (drained < dispatch || waiting >= config.scheduler) {
-        if (drained > dispatch + HORIZON)
-            waiting = 0; /* beyond what the calendar can hold */
+        if (drained == last)
+            waiting = 0; /* issues so far ahead that the calendar has lost them */
         drained++;
         const struct cycle *c = calendar + drained % HORIZON;
         if (c->stamp == (uint32_t)drained)

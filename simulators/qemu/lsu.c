@@ -168,7 +168,6 @@ static uint64_t asked_for(uint64_t line, uint64_t now)
     n_misses++;
     if (!s) {
         *oldest = (struct stream){.line = line, .used = n_misses};
-        oldest->asked[line % HISTORY] = now;
         return now;
     }
     int64_t step = (int64_t)(line - s->line);

@@ -151,6 +151,8 @@ static void at_exit(qemu_plugin_id_t id, void *unused)
     if (config.roi_all && over_limit())
         finish(STATUS_LIMIT, EXIT_LIMIT);
     bool open = counting && !config.roi_all;
+    if (config.roi_all && config.scoreboard)
+        scoreboard_end();
     finish(open ? STATUS_OPEN_REGION : region_seen ? STATUS_COMPLETE : STATUS_NO_REGION, 0);
 }
 

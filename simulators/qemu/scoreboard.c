@@ -23,7 +23,10 @@ const char *const cause_names[N_CAUSES] = {"core", "front_end", "mispredicts", "
 
 bool scoreboard_init(void)
 {
-    return core_init() && lsu_init();
+    for (unsigned c = 0; c < N_CLASSES; c++)
+        if (!config.classes[c].ports)
+            return false;
+    return config.issue_width && config.retire_width && config.has_level[L1D] && core_init() && lsu_init();
 }
 
 /* ---- translation ---- */
