@@ -86,7 +86,7 @@ class Ensemble(Model):
         self._members = {
             name: create(name, self.seed)
             for name in MEMBERS
-            if any(key.startswith(f"{name}/") for key in state)
+            if name != "xgb-res" or any(key.startswith(f"{name}/") for key in state)
         }
         for name, member in self._members.items():
             prefix = f"{name}/"
