@@ -292,7 +292,8 @@ def wall_time(report: Report) -> Any:
     run = "compile and simulate" if report.is_template else "link and simulate"
     names = {"search": "search", "build": "build", "run": run}
     wall = [(text, report.timings[name]) for name, text in names.items() if name in report.timings]
-    summed = [(stage, report.total(stage)) for stage in ("build", "link", "simulate")]
+    stages = ("simulate",) if report.is_template else ("build", "link", "simulate")
+    summed = [(stage, report.total(stage)) for stage in stages]
     if not any(seconds for _, seconds in summed):
         summed = []
     parts = [

@@ -64,6 +64,11 @@ class Lesson:
 class Options:
     """Options of a tuner: a frozen dataclass per tuner, all fields with defaults."""
 
+    def __str__(self) -> str:
+        """Those that are not as usual, for messages."""
+        mine = ((item.name, getattr(self, item.name), item.default) for item in fields(self))
+        return ", ".join(f"{name}={value}" for name, value, usual in mine if value != usual)
+
 
 class Tuner(ABC):
     """Base of all tuners; subclasses propose and learn, this class keeps the books.
