@@ -14,6 +14,7 @@ from simtune.build.artifact import load
 from simtune.errors import InputFileError
 from simtune.records.model import Trial
 from simtune.records.store import RecordStore
+from simtune.tuning.interrupt import interruptible
 from simtune.tuning.recorder import candidate_name, make_trial
 
 ms = tvm_setup.load()
@@ -55,6 +56,7 @@ class DistinctTrials:
         simulations = [store.simulation(trial.simulation) for trial in known if trial.simulation]
         self._digests = {s.conditions.object_sha256 for s in simulations if s is not None}
 
+    @interruptible()
     def add(self, candidates: list[tuple[Any, str]], is_reference: bool = False) -> None:
         """Adds (module, trace) pairs; each trial is stored before the next one's result is awaited."""
         fresh = {candidate_name(trace): (module, trace) for module, trace in candidates}

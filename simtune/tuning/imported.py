@@ -22,6 +22,7 @@ from simtune.records.model import Workload as WorkloadRow
 from simtune.records.store import RecordStore
 from simtune.runner import SimulatorRunner
 from simtune.simulators.base import get_simulator, models_to_count
+from simtune.tuning.interrupt import interruptible
 from simtune.tuning.recorder import make_trial, trace_json
 
 ms = tvm_setup.load()
@@ -149,6 +150,7 @@ def _open(store: RecordStore, row: WorkloadRow, machine: Machine, config: dict[s
     )
 
 
+@interruptible()
 def _workload(
     store: RecordStore,
     run: Run,

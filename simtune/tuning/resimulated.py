@@ -23,6 +23,7 @@ from simtune.records.model import Run, RunState, Trial, config_digest
 from simtune.records.store import RecordStore
 from simtune.runner import SimulatorRunner
 from simtune.simulators.base import get_simulator, models_to_count
+from simtune.tuning.interrupt import interruptible
 from simtune.tuning.natively import as_built, rebuild
 from simtune.tuning.recorder import make_trial
 
@@ -122,8 +123,9 @@ def _run(
             batch = missing[start : start + _BATCH]
             built = rebuild(module, as_built(machine, old), batch, builder)
             ready = [str(path) for path, _ in built if path is not None]
-            for future in runner.run([ms.runner.RunnerInput(path, "llvm", infos) for path in ready]):
-                future.result()
+            with interruptible():
+                for future in runner.run([ms.runner.RunnerInput(path, "llvm", infos) for path in ready]):
+                    future.result()
             for trial, (path, error) in zip(batch, built, strict=True):
                 known[trial.index] = _store(source, trial, run, path, error, runner, store)
                 if path is not None:

@@ -196,6 +196,7 @@ class Session:
             versions=versions,
         )
 
+    @interruptible()
     def _reference(self, run: str, builder: Any, runner: Any) -> Trial:
         """Simulates TVM's default schedule: the unscheduled module as TVM compiles it."""
         from tvm.s_tir import Schedule
