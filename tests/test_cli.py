@@ -297,7 +297,7 @@ def test_simulate_object_tar_and_executable_count_the_same(files: Path, tmp_path
         simulate("good.o", cwd=files),
         simulate("bare.o", "--args", TENSORS, cwd=files),
         simulate("good.tar", "--args", TENSORS, cwd=files),
-        simulate(executable, "--", "--touch", "--seed", "0", cwd=files),
+        simulate(executable, "--", "--touch", "--seed", "0", "--warmup", "0", cwd=files),
     ]
     for result in results:
         assert result["status"] == "ok"

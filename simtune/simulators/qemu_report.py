@@ -22,7 +22,7 @@ HOT_BLOCKS = 64
 OPTIONAL_MODELS = ("branch", "prefetch", "blocks", "pipeline")
 
 #: The scoreboard replays the first instructions of a region, then a share of windows of this many.
-_REPLAYED_FIRST, _WINDOW, _SHARE = 500_000, 40_000, 0.25
+_REPLAYED_FIRST, _WINDOW, _SHARE = 500_000, 40_000, 0.2
 
 #: What the plugin has room for: bytes of a line; streams, and how many strides ahead of them.
 _LINE, _STREAMS, _DISTANCE = 256, 64, 63
