@@ -196,9 +196,12 @@ def _group(
                 elif not any(counters.get(n, 0) > 0 for n in ("instructions", "issue_cycles", PIPELINE)):
                     skipped["candidate without counters to predict from"] += 1
                 else:
-                    # The latest run wins: it has the newest simulator, and counts each once.
+                    # The latest run wins: it has the newest simulator, and counts each once. Only one
+                    # without a scoreboard does not win over one with it.
                     row = (trial.is_reference, f"{run.id}:{trial.index}", counters, label)
-                    rows[trial.candidate] = row
+                    known = rows.get(trial.candidate)
+                    if known is None or PIPELINE in counters or PIPELINE not in known[2]:
+                        rows[trial.candidate] = row
     ordered = sorted(rows.values(), key=lambda row: not row[0])  # stable: the reference comes first
     labels = np.array([row[3] for row in ordered]).reshape(-1, 3)
     return Group(

@@ -84,6 +84,22 @@ def test_a_candidate_of_two_simulator_versions_counts_once() -> None:
     assert all(trial.startswith(run.id) for trial in group.trials)
 
 
+def test_a_later_simulation_without_the_scoreboard_does_not_take_its_place() -> None:
+    plain = planted_counters(6, 0)
+    full = [Counters({**row, "pipeline_cycles": 1e6 + n}) for n, row in enumerate(plain)]
+    with RecordStore(":memory:") as store:
+        add_run(store, 0, full)
+        run = add_run(store, 0, full)
+        for trial in list(store.trials(run.id)):
+            conditions = Conditions(f"0-{trial.index}", "made up", "2", U74.digest())
+            key = store.put_simulation(conditions, Outcome(Status.OK, counters=plain[trial.index]))
+            store.put_trial(replace(trial, simulation=key))
+            store.put_measurement(Measurement(key, "host", [2.0], 2.0, 0.0))
+        data = load_dataset(store, [U74])
+    assert data.pipeline
+    assert [row["pipeline_cycles"] for row in data.groups[0].counters] == [1e6 + n for n in range(6)]
+
+
 def test_what_cannot_be_used_is_left_out_and_counted() -> None:
     with RecordStore(":memory:") as store:
         run = add_run(store, 0, planted_counters(6, 0))
