@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from cache_reference import ReferenceCache
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from qemu_helpers import assemble, counters, machine, program, simulate
 
@@ -69,6 +69,13 @@ traces = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
+@example(  # one way, and sets that are no power of two
+    first=(3, 1, 32),
+    second=(1, 1, 32),
+    trace=[(3389, 100, False), (3488, 1, True), (0, 1, False)],
+    cut=0,
+    vector=0,
+)
 @given(
     first=geometries,
     second=geometries,

@@ -65,7 +65,7 @@ static inline __attribute__((always_inline)) void cache_not_first(struct cache *
                                                                   uint64_t line, bool store, bool dirty)
 {
     uint64_t second = tags[1];
-    if ((second & ~1ull) == (line + 1) << 1) {
+    if (c->ways > 1 && (second & ~1ull) == (line + 1) << 1) {
         tags[1] = tags[0];
         tags[0] = second | dirty;
         c->changes++;
@@ -76,9 +76,8 @@ static inline __attribute__((always_inline)) void cache_not_first(struct cache *
 
 /*
  * One access to one line, counting misses only: the number of accesses is known elsewhere. The
- * two most recent lines of a set are tested here, which leaves few calls. Where the second tag
- * belongs to the next set (one way) or the mask is not the set (odd number of sets) neither tag
- * can match wrongly, since a tag names its whole line. Returns false if the order of the set did not
+ * two most recent lines of a set are tested here, which leaves few calls. Where the mask is not the
+ * set (odd number of sets) neither tag can match wrongly, since a tag names its whole line. Returns false if the order of the set did not
  * change.
  */
 static inline __attribute__((always_inline)) bool cache_touch(struct cache *c, uint64_t line, bool store,
