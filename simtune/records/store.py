@@ -8,6 +8,7 @@ inside `RecordStore.batch`. Stores belong on a local file system, since WAL does
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
@@ -225,6 +226,19 @@ class RecordStore(Session):
         filters = {"status": status, "simulator": simulator, "machine_digest": machine_digest}
         for row in self.scan(sql, "simulation.rowid", filters):
             yield self.decode(tables.SIMULATION, rows.simulation_from, row[1:])
+
+    def recent_simulations(self, machine_digest: str, number: int = 2000) -> list[Simulation]:
+        """Those of a machine among the newest `number`, the newest first; damaged ones are left out."""
+        found = self.query(
+            f"SELECT {tables.SIMULATION.select} FROM simulation ORDER BY rowid DESC LIMIT ?", (number,)
+        )
+        digest = tables.SIMULATION.columns.index("machine_digest")
+        simulations = []
+        for row in found:
+            if row[digest] == machine_digest:
+                with contextlib.suppress(RecordError):
+                    simulations.append(self.decode(tables.SIMULATION, rows.simulation_from, row))
+        return simulations
 
     # Trials -----------------------------------------------------------------------------------
 
