@@ -13,7 +13,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from simtune.records.model import (
     TrialBrief,
     Workload,
 )
+from simtune.records.origins import Origin
 from simtune.records.session import Session
 
 _log = logging.getLogger(__name__)
@@ -265,13 +266,28 @@ class RecordStore(Session):
     def trial_briefs(self, run: str) -> Iterator[TrialBrief]:
         """The trials of a run by index, in brief: what resume has to read."""
         sql = "SELECT idx, candidate, status, value, simulation, is_reference FROM trial"
-        for index, candidate, status, value, simulation, is_reference in self.scan(sql, "idx", {"run": run}):
+        for row in self.scan(sql, "idx", {"run": run}):
+            yield self._brief(run, row)
+
+    def trial_origins(self, run: str) -> Iterator[tuple[TrialBrief, Origin | None]]:
+        """The trials of a batch by index, in brief, with where they come from if that is legible."""
+        sql = (
+            "SELECT idx, candidate, status, value, simulation, is_reference, json"
+            " FROM trial LEFT JOIN trace ON trace.id = trial.trace"
+        )
+        for row in self.scan(sql, "idx", {"run": run}):
             try:
-                yield TrialBrief(
-                    index, candidate, Status(status), _number(value), simulation, bool(is_reference)
-                )
-            except ValueError:
-                raise self.damaged(f"trial {run}:{index}") from None
+                origin = None if row[6] is None else Origin.from_json(rows.unpack(row[6]))
+            except rows.DECODE_ERRORS:
+                origin = None
+            yield self._brief(run, row[:6]), origin
+
+    def _brief(self, run: str, row: Sequence[Any]) -> TrialBrief:
+        index, candidate, status, value, simulation, is_reference = row
+        try:
+            return TrialBrief(index, candidate, Status(status), _number(value), simulation, bool(is_reference))
+        except ValueError:
+            raise self.damaged(f"trial {run}:{index}") from None
 
     def trial(self, run: str, index: int) -> Trial | None:
         """One trial, or None."""
