@@ -89,7 +89,7 @@ class ExecutorChoice:
 
     @contextmanager
     def elsewhere(self) -> Iterator[Executor | None]:
-        """The executor while a block runs; None for this machine, where stages have executors of their own."""
+        """The executor while a block runs; None for this machine, as without options."""
         if self.local:
             yield None
         else:
