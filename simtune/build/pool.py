@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import errno
 import fcntl
 import os
 import select
@@ -29,8 +28,6 @@ from simtune.execution.base import Refused
 _CRASH_TAIL = 3000
 #: How soon a cancellation is noticed: an Event cannot be polled together with a socket.
 _CANCEL_POLL_S = 0.05
-#: In the message of a failed build: the place for the object is at fault, not the module.
-_PLACE = ("Cannot open file", *map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)))
 
 
 @dataclass(frozen=True)
@@ -255,10 +252,10 @@ class _Worker:
             seconds = time.monotonic() - start
             if not self.zygote.alive:
                 return BuildReply({}, "the build process was ended", seconds, lost=True), None
-            return _reply({}, self._last_words(), seconds), None
+            return BuildReply({}, self._last_words(), seconds), None
         info = message[0]
         resident = info.pop("rss")
-        return _reply(info, info.pop("error", ""), info.pop("seconds")), resident
+        return BuildReply(info, info.pop("error", ""), info.pop("seconds")), resident
 
     def _last_words(self) -> str:
         """What is known of a worker that died: the last that it printed."""
@@ -272,10 +269,6 @@ class _Worker:
         os.close(self.log)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
-
-
-def _reply(info: dict[str, Any], error: str, seconds: float) -> BuildReply:
-    return BuildReply(info, error, seconds, lost=any(words in error for words in _PLACE))
 
 
 def _given_up(start: float) -> BuildReply:
