@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,15 @@ class ExecutorChoice:
             self.name, **{name: value for name, value in settings.items() if value is not None}
         )
         return executor
+
+    @contextmanager
+    def elsewhere(self) -> Iterator[Executor | None]:
+        """The executor while a block runs; None for this machine, as without options."""
+        if self.local:
+            yield None
+        else:
+            with self.open() as executor:
+                yield executor
 
 
 def executor_options(function: Callable[..., Any]) -> Callable[..., Any]:
