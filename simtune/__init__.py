@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from simtune.batching.run import batch
     from simtune.build.builder import Builder
     from simtune.counters import Counters
     from simtune.errors import SimtuneError
@@ -41,6 +42,7 @@ _HOMES = {
     "SimulatorRunner": "runner",
     "Status": "jobs",
     "TuneResult": "tuning.tune",
+    "batch": "batching.run",
     "collect": "tuning.collect",
     "get_simulator": "simulators.base",
     "load_machine": "machines.load",

@@ -58,7 +58,7 @@ class Feed:
 
     Args:
         signature: tensors of objects without side file.
-        build: for the candidates of databases.
+        build: for the candidates of databases; None when nothing is to be built.
         on_settled: called with index and status of a job that has its final record.
         on_duplicate: called for a job of the same content as one before it.
     """
@@ -69,7 +69,7 @@ class Feed:
         ledger: Ledger,
         digests: Digests,
         signature: tuple[Tensor, ...],
-        build: Build,
+        build: Build | None,
         on_settled: Callable[[int, Status], None],
         on_duplicate: Callable[[], None],
     ) -> None:
@@ -167,6 +167,7 @@ class Feed:
             yield from self._built(database, chunk)
 
     def _built(self, database: TvmDatabase, chunk: list[tuple[str, StoredCandidate]]) -> Iterator[Ready]:
+        assert self._build is not None
         results = self._build(database, [candidate for _, candidate in chunk])
         for (name, candidate), result in zip(chunk, results, strict=True):
             origin = Origin(str(database.folder.resolve()), line=candidate.line)

@@ -66,7 +66,7 @@ def find(sources: Sequence[str | os.PathLike[str]], stdin: TextIO | None = None)
     """
     found = Found()
     places = []
-    for source in map(os.fspath, sources):
+    for source in (os.fspath(source) for source in sources):
         if source == STDIN and stdin is not None:
             places.append(os.getcwd())
             _read_list(stdin, "standard input", found)
@@ -78,18 +78,18 @@ def find(sources: Sequence[str | os.PathLike[str]], stdin: TextIO | None = None)
                     _read_list(stream, source, found)
             except (OSError, UnicodeDecodeError) as error:
                 raise InputFileError(
-                    f"{source} is no object, TVM tar or program, and cannot be read as a list of them: {error}",
+                    f"{source} is no object, TVM tar or program, and no list of them either: {error}",
                     "see what may be given: simtune batch --help",
                 ) from None
     found.name = os.path.commonpath(places) if places else ""
     return found
 
 
-def nothing_to_do(sources: Iterable[str | os.PathLike[str]], found: Found) -> ConfigurationError:
+def nothing_to_do(found: Found) -> ConfigurationError:
     """The error for sources without any job."""
     left_out = ", ".join(f"{number} {reason}" for reason, number in found.skipped.items())
     return ConfigurationError(
-        f"there is nothing to simulate in {', '.join(map(os.fspath, sources))}"
+        f"there is nothing to simulate in {found.name or 'an empty list of sources'}"
         + (f" (left out: {left_out})" if left_out else ""),
         "give objects, TVM tars, static executables, folders or lists of them, or a TVM work directory",
     )

@@ -77,7 +77,9 @@ def schedule_candidate(module: str, trace: Any, target: Any) -> str:
 
 def _state(status: os.stat_result, beside: os.stat_result | None) -> str:
     parts = [
-        (s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in (status, beside) if s is not None
+        (s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns)
+        for s in (status, beside)
+        if s is not None
     ]
     return hashlib.blake2b(repr(parts).encode(), digest_size=12).hexdigest()
 

@@ -285,7 +285,9 @@ class RecordStore(Session):
     def _brief(self, run: str, row: Sequence[Any]) -> TrialBrief:
         index, candidate, status, value, simulation, is_reference = row
         try:
-            return TrialBrief(index, candidate, Status(status), _number(value), simulation, bool(is_reference))
+            return TrialBrief(
+                index, candidate, Status(status), _number(value), simulation, bool(is_reference)
+            )
         except ValueError:
             raise self.damaged(f"trial {run}:{index}") from None
 
