@@ -139,7 +139,7 @@ class Sitting:
     def _window(self) -> float:
         """How many jobs may be under way."""
         slots = max(1, self._evaluator.executor.capacity())
-        rate = (self._tally.simulated + self._tally.cached) / max(0.1, time.monotonic() - self._start)
+        rate = (self._tally.jobs - self._tally.settled) / max(0.1, time.monotonic() - self._start)
         return max(_LEAST, min(_MOST_PER_SLOT * slots, max(_LEAST_PER_SLOT * slots, rate * _AHEAD_S)))
 
     def _submit(self, ready: Ready) -> None:
@@ -180,7 +180,7 @@ class Sitting:
         tally.statuses[trial.status] += 1
         if evaluation.cached:
             tally.cached += 1
-        else:
+        elif evaluation.key:
             tally.simulated += 1
             tally.instructions += instructions
         self._note_failure(trial.index, trial.status)
