@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,7 @@ from simtune.execution.base import Executor
 from simtune.execution.view import View, Viewable
 from simtune.jobs import Status
 from simtune.predictors.base import ContextualPredictor
+from simtune.records.database import MEMORY
 from simtune.records.model import Run, RunState
 from simtune.records.store import RecordStore
 from simtune.tuning.tvm_database import StoredCandidate, TvmDatabase
@@ -171,7 +174,7 @@ class Sitting:
             self._observer.on_view(self._view(), self._under_way)
 
     def _record(self, ready: Ready, evaluation: Evaluation) -> None:
-        if not evaluation.ok and not evaluation.command and not ready.built:
+        if not evaluation.ok and not evaluation.command:
             evaluation = replace(evaluation, command=self._command(ready))
         trial = self._ledger.add(ready.name, ready.origin, evaluation, ready.other_name)
         counters = evaluation.outcome.counters if evaluation.outcome else None
@@ -187,10 +190,16 @@ class Sitting:
         self._observer.on_job(Finished(trial, ready.origin, instructions, evaluation.cached))
 
     def _command(self, ready: Ready) -> str:
-        """The command that repeats a run from the file where it is."""
+        """The command that repeats a run from the file where it is, or keeps what is built for it."""
+        limit = self._evaluator.limits.instructions
+        if ready.origin.line is not None:
+            options = ["--machine", self._machine_name, "--simulator", self._evaluator.simulator.name]
+            if self._store.path != MEMORY:
+                options += ["--records", str(Path(self._store.path).absolute())]
+            again = ["--retry-failed", "--keep-failed", "failed"]
+            return shlex.join(["simtune", "batch", ready.origin.path, *options, *again])
         if ready.candidate is None:
             return ""
-        limit = self._evaluator.limits.instructions
         candidate = replace(ready.candidate, path=ready.candidate.path.absolute())
         return self._evaluator.keeper.command(candidate, self._machine_name, instruction_limit=limit)
 

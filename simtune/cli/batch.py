@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
-from simtune.cli.batch_view import JsonLines, Observers, display, duration
+from simtune.cli.batch_view import JsonLines, Observers, display
 from simtune.cli.counting import count_option, models_from
 from simtune.cli.executing import ExecutorChoice, executor_options
 from simtune.cli.output import count, emit_json, json_option, make_table, print_out, seconds
@@ -20,6 +20,7 @@ from simtune.cli.progress import leave_soon_after_interrupt
 from simtune.cli.simulate import parse_signature
 from simtune.cli.stored import records_option
 from simtune.errors import ConfigurationError
+from simtune.report.text import duration
 
 if TYPE_CHECKING:
     from simtune.batching.model import BatchResult, Named, Observer, Plan

@@ -22,6 +22,7 @@ from simtune.cli.output import count
 from simtune.execution.view import View, WorkerView
 from simtune.jobs import Status
 from simtune.records.model import Run
+from simtune.report.text import duration
 
 #: Seconds between two log lines.
 _LINE_S = 10.0
@@ -145,16 +146,6 @@ def facts(progress: Progress) -> list[str]:
     if progress.left_s is not None and progress.done < progress.total:
         parts.append(f"{duration(progress.left_s)} left")
     return parts
-
-
-def duration(seconds: float) -> str:
-    """Such as ``2 h 05 min``: for people who wait."""
-    whole = round(seconds)
-    if whole < 100:
-        return f"{whole} s"
-    if whole < 100 * 60:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
 class _Picture:
