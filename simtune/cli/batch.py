@@ -228,7 +228,8 @@ def _brief(named: Named) -> dict[str, Any]:
 
 def _print(result: BatchResult, records: Path) -> None:
     tally = result.tally
-    statuses = make_table("jobs", "number*", title=f"run {result.run}: {escape(result.name)}")
+    click.echo(f"run {result.run}: {result.name}")
+    statuses = make_table("jobs", "number*")
     for status, number in sorted(tally.statuses.items()):
         statuses.add_row(str(status), count(number))
     for text, number in (
@@ -288,7 +289,8 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
             }
         )
         return
-    table = make_table("jobs", "number*", title=f"would take up run {plan.run}" if plan.run else "a new run")
+    click.echo(f"would take up run {plan.run}" if plan.run else "would start a new run")
+    table = make_table("jobs", "number*")
     table.add_row("would run", count(plan.due_count))
     rows: Sequence[tuple[str, int]] = [
         *((f"recorded before: {status}", number) for status, number in plan.settled.items()),

@@ -172,7 +172,7 @@ def _show_run(data: dict[str, Any]) -> None:
     if data["failures"]:
         failed = make_table("trial", "status", "stage", "error", title="failed trials")
         for failure in data["failures"][:20]:
-            last = failure["error"].strip().splitlines()[-1:]
+            last = failure["error"].partition("\n  next: ")[0].strip().splitlines()[-1:]
             error = ": ".join(filter(None, [failure.get("job", ""), *last]))
             failed.add_row(
                 f"{data['id']}:{failure['index']}", failure["status"], failure["stage"], escape(error)
