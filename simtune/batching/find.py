@@ -6,9 +6,11 @@ from __future__ import annotations
 import os
 import shlex
 import stat
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TextIO
 
@@ -120,7 +122,8 @@ def _read_list(lines: Iterable[str], name: str, found: Found) -> None:
         try:
             # A path with blanks need not be quoted: `find` and `ls` do not quote, either.
             words = [line] if os.path.exists(line) else shlex.split(line)
-            if not _add(words[0], tuple(words[1:]), found):
+            # One string for a program that is named a hundred thousand times.
+            if not _add(sys.intern(words[0]), tuple(words[1:]), found):
                 raise InputFileError(f"{words[0]} is no object, TVM tar or program")
         except ValueError as error:  # a quotation without an end, a name with a null byte
             what = error.what if isinstance(error, InputFileError) else str(error)
@@ -176,8 +179,9 @@ def _starts_like_candidate(path: str) -> bool:
     return head[:4] == b"\x7fELF" or head[257:262] == b"ustar"
 
 
+@lru_cache(maxsize=16)
 def _head(path: str) -> bytes:
-    """The first 4 KiB; of no pipe or device, which might never answer."""
+    """The first 4 KiB; of no pipe or device, which might never answer. A list may name a program often."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         return b""
     with open(path, "rb") as stream:
