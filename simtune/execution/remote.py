@@ -51,9 +51,9 @@ class JobRunner:
     """
 
     def __init__(self, blob_limit: int = DEFAULT_LIMIT) -> None:
-        self._scratch = scratch_folder("worker")
-        self._remove_scratch = weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
-        self._blobs = BlobStore(self._scratch / "blobs", blob_limit)
+        self.scratch = scratch_folder("worker")
+        self._remove_scratch = weakref.finalize(self, shutil.rmtree, self.scratch, ignore_errors=True)
+        self._blobs = BlobStore(self.scratch / "blobs", blob_limit)
         self._watched: dict[threading.Event, Callable[[], bool]] = {}
         self._lock = threading.Lock()
         self._watching = False
@@ -80,6 +80,11 @@ class JobRunner:
         finally:
             with self._lock:
                 del self._watched[cancel]
+
+    def busy(self) -> bool:
+        """Whether a chunk is being run."""
+        with self._lock:
+            return bool(self._watched)
 
     def stop(self) -> None:
         """Tells all jobs that run, and all that still come, to give up."""
@@ -141,8 +146,8 @@ class JobRunner:
         files: Mapping[str, Path],
         cancel: threading.Event,
     ) -> JobReply:
-        self._scratch.mkdir(exist_ok=True)  # somebody may have tidied up the folder for temporary files
-        folder = Path(tempfile.mkdtemp(dir=self._scratch))
+        self.scratch.mkdir(exist_ok=True)  # somebody may have tidied up the folder for temporary files
+        folder = Path(tempfile.mkdtemp(dir=self.scratch))
         try:
             result = kind.decode(packed.data, files).run(Site(folder, cancel))
             # Whatever the job says, without its files and without a disk it could not do otherwise.
