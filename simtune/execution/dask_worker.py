@@ -22,10 +22,8 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from simtune.errors import ConfigurationError
 from simtune.execution.dask_setup import dask_distributed, security_of
 
 #: Seconds before a worker is started again: after its first end, and at most.
@@ -141,7 +139,7 @@ async def _serve(options: WorkerOptions) -> int:
                 jobs.stop()
                 if told.is_set():
                     await _leave(worker, jobs)
-        except (OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, OSError) as error:
             print(f"no scheduler at {options.address}: {error}", file=sys.stderr, flush=True)
         finally:
             jobs.close()

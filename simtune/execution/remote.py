@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import json
 import os
 import shutil
 import socket
@@ -17,6 +18,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from simtune.execution.base import PortableJob, Refused, Site
@@ -76,7 +78,8 @@ class JobRunner:
                 self._watching = True
                 threading.Thread(target=self._watch, name="simtune-watch", daemon=True).start()
         try:
-            return encode_reply(self._perform(payload, cancel))
+            reply = self._perform(payload, cancel)
+            return encode_reply(replace(reply, leaving=self._stopped))
         finally:
             with self._lock:
                 del self._watched[cancel]
@@ -149,7 +152,7 @@ class JobRunner:
         self.scratch.mkdir(exist_ok=True)  # somebody may have tidied up the folder for temporary files
         folder = Path(tempfile.mkdtemp(dir=self.scratch))
         try:
-            result = kind.decode(packed.data, files).run(Site(folder, cancel))
+            result = kind.decode(json.loads(bytes(packed.data)), files).run(Site(folder, cancel))
             # Whatever the job says, without its files and without a disk it could not do otherwise.
             transient = kind.transient(result) or not self._intact(folder, packed)
             return JobReply(packed.ticket, result=kind.encode_result(result), transient=transient)
