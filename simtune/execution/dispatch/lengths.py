@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 #: How much an observation still counts after each further one: the last few hundred jobs matter, so
 #: that the figures follow a fleet that changes.
 _MEMORY = 0.995
@@ -15,30 +17,37 @@ _STEP = 0.5
 class Lengths:
     """Predicts seconds as `base + rate * length`, by least squares over the recent jobs.
 
-    `base` is what a job costs besides its instructions (linking, starting a simulator); where no
-    length is known, all of it. `tardy` estimates the 98 % quantile of actual by predicted seconds of
-    whole chunks by stochastic approximation (Robbins and Monro, 1951).
+    Attributes:
+        known: something was learnt; before, all predictions are 0.
+        base: seconds that a job takes besides its length, such as for linking; all of them when no
+            length is known.
+        rate: seconds per unit of length.
+        tardy: the 98 % quantile of actual by predicted seconds of whole chunks, at least 2, by
+            stochastic approximation (Robbins and Monro, 1951).
     """
 
     def __init__(self) -> None:
-        self.base = 0.0  # seconds per job
-        self.rate = 0.0  # seconds per unit of length
-        self.tardy = 2.0
         self.known = False
+        self.base = 0.0
+        self.rate = 0.0
+        self.tardy = 2.0
         self._n = self._l = self._s = self._ll = self._ls = 0.0
 
     def learn(self, length: float, seconds: float) -> None:
         """One job of this length took so many seconds on a worker."""
-        keep = _MEMORY
-        self._n = self._n * keep + 1.0
-        self._l = self._l * keep + length
-        self._s = self._s * keep + seconds
-        self._ll = self._ll * keep + length * length
-        self._ls = self._ls * keep + length * seconds
+        if not 0 <= seconds < math.inf:
+            return  # what a worker says need not make sense
+        self._n = self._n * _MEMORY + 1.0
+        self._l = self._l * _MEMORY + length
+        self._s = self._s * _MEMORY + seconds
+        self._ll = self._ll * _MEMORY + length * length
+        self._ls = self._ls * _MEMORY + length * seconds
         self.known = True
 
     def fit(self) -> None:
         """Takes what was learnt into the prediction; once per chunk is enough."""
+        if not self.known:
+            return
         mean_l, mean_s = self._l / self._n, self._s / self._n
         variance = self._ll / self._n - mean_l * mean_l
         if variance <= 1e-9 * mean_l * mean_l:  # all alike: the mean says it all
