@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from simtune.execution.courier import Courier, Moves, Parcel
-from simtune.execution.dask_setup import dask_distributed
+from simtune.execution.dask.setup import dask_distributed
 from simtune.execution.remote import perform
 
 #: Seconds between looks at the list of workers; that one has come or gone is told by events as well.

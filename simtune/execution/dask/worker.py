@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from simtune.execution.dask_setup import dask_distributed, security_of
+from simtune.execution.dask.setup import dask_distributed, security_of
 
 #: Seconds before a worker is started again: after its first end, and at most.
 _PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
