@@ -19,8 +19,8 @@ from simtune.execution.dask.session import Session
 
 T = TypeVar("T")
 
-#: Seconds for one attempt to connect, and between attempts: at first, and at most.
-_CONNECT_S, _PAUSE_S, _LONGEST_PAUSE_S = 10.0, 0.2, 10.0
+#: Seconds for an attempt to connect, and before the next one: at first, and at most.
+_CONNECT_S, _PAUSE_S, _LONGEST_S = 2.0, 0.2, 10.0
 
 #: Seconds after which the driver looks around although nothing has happened.
 _TICK_S = 1.0
@@ -65,6 +65,7 @@ class Driver:
         self._cancelled: list[Future[Any]] = []
         self._ending = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[Any] | None = None
         self._changed: asyncio.Event | None = None
         self._quiet_since = time.monotonic()
         self._settled = self._said = 0
@@ -107,7 +108,9 @@ class Driver:
         """Ends the thread; what is under way is given up."""
         with self._lock:
             self._ending = True
-        self._wake()
+        if self._loop is not None and self._task is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended
+                self._loop.call_soon_threadsafe(self._task.cancel)
         self._thread.join(5.0)
 
     # ---- in the thread ----------------------------------------------------------------------
@@ -122,6 +125,8 @@ class Driver:
         reason = "it was closed"
         try:
             asyncio.run(self._drive())
+        except asyncio.CancelledError:
+            pass
         except BaseException as error:
             reason = f"{type(error).__name__}: {error}"
             _log.exception("the connection to %s broke down", self._address)
@@ -133,19 +138,20 @@ class Driver:
             self._ended()
 
     async def _drive(self) -> None:
-        self._changed, self._loop = asyncio.Event(), asyncio.get_running_loop()
-        lost_at, pause = time.monotonic(), _PAUSE_S
+        self._changed, self._task = asyncio.Event(), asyncio.current_task()
+        self._loop = asyncio.get_running_loop()
+        lost_at, pause, connect_s = time.monotonic(), _PAUSE_S, _CONNECT_S
         while not self._ending:
             session = Session(self._address, self._security, self._courier, self._changed.set)
             try:
-                await session.open(_CONNECT_S)
+                await session.open(connect_s)
             except OSError as error:
                 self.problem = str(error)
                 self._changed.clear()
                 self._take(None)
                 self._look_without_scheduler(lost_at)
                 await self._sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE_S)
+                pause, connect_s = min(2 * pause, _LONGEST_S), min(2 * connect_s, _LONGEST_S)
                 continue
             self.dashboard_link = session.dashboard_link
             if not self.connected.done():
@@ -157,7 +163,7 @@ class Driver:
                 for worker in list(self._courier.workers):
                     session.stop(self._courier.left(worker, now, blame=False))
                 await session.close()
-            lost_at, pause = time.monotonic(), _PAUSE_S
+            lost_at, pause, connect_s = time.monotonic(), _PAUSE_S, _CONNECT_S
 
     async def _serve(self, session: Session) -> None:
         assert self._changed is not None

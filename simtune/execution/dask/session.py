@@ -21,6 +21,9 @@ from simtune.execution.remote import perform
 #: Seconds between looks at the list of workers; that one has come or gone is told by events as well.
 _LOOK_S = 3.0
 
+#: Seconds between looks at the state of the connection, which cost nothing.
+_PULSE_S = 0.3
+
 #: A scheduler that does not answer within this is as good as gone.
 _ANSWER_S = 15.0
 
