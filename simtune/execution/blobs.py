@@ -18,6 +18,10 @@ DEFAULT_LIMIT = 2 << 30
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
+#: Chunks that were sent one after the other may start at the same time: seconds in which a file that
+#: came with one of them is waited for by the others.
+_GRACE_S = 0.5
+
 
 def digest_of(content: bytes | memoryview) -> str:
     """What a file is known by: SHA-256 of its content, in hexadecimal."""
@@ -48,6 +52,7 @@ class BlobStore:
         self._sizes: OrderedDict[str, int] = OrderedDict()  # least recently used first
         self._users: Counter[str] = Counter()
         self._lock = threading.Lock()
+        self._stored = threading.Condition(self._lock)
 
     @contextlib.contextmanager
     def holding(
@@ -61,13 +66,14 @@ class BlobStore:
             OSError: the disk is full even without all files that nobody uses.
         """
         with self._lock:
-            missing = [digest for digest in digests if not self._has(digest) and digest not in brought]
-            if missing:
-                raise BlobsMissing(missing)
             self._users.update(digests)
         try:
             for digest, content in brought.items():
                 self._put(digest, content)
+            with self._lock:
+                self._stored.wait_for(lambda: not self._missing(digests), _GRACE_S)
+                if missing := self._missing(digests):
+                    raise BlobsMissing(missing)
             yield {digest: self._folder / digest for digest in digests}
         finally:
             with self._lock:
@@ -82,6 +88,9 @@ class BlobStore:
         """Bytes that all files take together."""
         with self._lock:
             return sum(self._sizes.values())
+
+    def _missing(self, digests: Collection[str]) -> list[str]:
+        return [digest for digest in digests if not self._has(digest)]
 
     def _has(self, digest: str) -> bool:
         if digest not in self._sizes:
@@ -111,6 +120,7 @@ class BlobStore:
                 self._make_room(0)
                 self._write(digest, content)
             self._sizes[digest] = len(content)
+            self._stored.notify_all()
 
     def _write(self, digest: str, content: bytes | memoryview) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import json
 import os
 import shutil
 import socket
@@ -17,6 +18,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from simtune.execution.base import PortableJob, Refused, Site
@@ -51,9 +53,9 @@ class JobRunner:
     """
 
     def __init__(self, blob_limit: int = DEFAULT_LIMIT) -> None:
-        self._scratch = scratch_folder("worker")
-        self._remove_scratch = weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
-        self._blobs = BlobStore(self._scratch / "blobs", blob_limit)
+        self.scratch = scratch_folder("worker")
+        self._remove_scratch = weakref.finalize(self, shutil.rmtree, self.scratch, ignore_errors=True)
+        self._blobs = BlobStore(self.scratch / "blobs", blob_limit)
         self._watched: dict[threading.Event, Callable[[], bool]] = {}
         self._lock = threading.Lock()
         self._watching = False
@@ -76,10 +78,16 @@ class JobRunner:
                 self._watching = True
                 threading.Thread(target=self._watch, name="simtune-watch", daemon=True).start()
         try:
-            return encode_reply(self._perform(payload, cancel))
+            reply = self._perform(payload, cancel)
+            return encode_reply(replace(reply, leaving=self._stopped))
         finally:
             with self._lock:
                 del self._watched[cancel]
+
+    def busy(self) -> bool:
+        """Whether a chunk is being run."""
+        with self._lock:
+            return bool(self._watched)
 
     def stop(self) -> None:
         """Tells all jobs that run, and all that still come, to give up."""
@@ -141,10 +149,10 @@ class JobRunner:
         files: Mapping[str, Path],
         cancel: threading.Event,
     ) -> JobReply:
-        self._scratch.mkdir(exist_ok=True)  # somebody may have tidied up the folder for temporary files
-        folder = Path(tempfile.mkdtemp(dir=self._scratch))
+        self.scratch.mkdir(exist_ok=True)  # somebody may have tidied up the folder for temporary files
+        folder = Path(tempfile.mkdtemp(dir=self.scratch))
         try:
-            result = kind.decode(packed.data, files).run(Site(folder, cancel))
+            result = kind.decode(json.loads(bytes(packed.data)), files).run(Site(folder, cancel))
             # Whatever the job says, without its files and without a disk it could not do otherwise.
             transient = kind.transient(result) or not self._intact(folder, packed)
             return JobReply(packed.ticket, result=kind.encode_result(result), transient=transient)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What travels between a driver and its workers: a chunk of jobs there, a reply back.
 
-Both are bytes: a mark, the length of a JSON head, the head, and the files whose digests the head
-lists. Nothing is pickled, and what a worker imports to run a job is bounded: a module of simtune, or
-one that a package on the worker registers under the entry-point group ``simtune.jobs``.
+Both are bytes: a mark, the length of a JSON head, the head, and what it gives the sizes of: the jobs
+as JSON, and files. Nothing is pickled, and what a worker imports to run a job is bounded: a module of
+simtune, or one that a package on the worker registers under the entry-point group ``simtune.jobs``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import functools
 import importlib
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any
@@ -27,7 +27,6 @@ ENTRY_POINT_GROUP = "simtune.jobs"
 
 _MARK = b"simtune\n"
 _HEAD = struct.Struct(">8sI")
-_Files = Mapping[str, "bytes | memoryview"]
 
 
 class WireError(SimtuneError):
@@ -42,13 +41,13 @@ class PackedJob:
         ticket: the driver's number for it.
         kind: its class, as "module:Class".
         files: digest by the name that the job gives the file.
-        data: the rest, as plain JSON.
+        data: the rest, as JSON.
     """
 
     ticket: int
     kind: str
     files: Mapping[str, str]
-    data: Mapping[str, Any]
+    data: bytes | memoryview
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Chunk:
     """Jobs that one worker runs one after the other, and the files that it does not have yet."""
 
     jobs: Sequence[PackedJob]
-    blobs: _Files = field(default_factory=dict)
+    blobs: Mapping[str, bytes | memoryview] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,12 +85,14 @@ class Reply:
         missing: digests of files that the worker does not have; nothing has run.
         refused: why this worker can run no such job.
         trouble: why the worker could do nothing now, such as a full disk.
+        leaving: the worker was told to leave; jobs without a reply had no part in that.
     """
 
     jobs: Sequence[JobReply] = ()
     missing: Sequence[str] = ()
     refused: str = ""
     trouble: str = ""
+    leaving: bool = False
 
 
 def kind_of(job: PortableJob[Any]) -> str:
@@ -147,10 +148,10 @@ def encode_chunk(chunk: Chunk) -> bytes:
     index = {kind: number for number, kind in enumerate(kinds)}
     head = {
         "kinds": list(kinds),
-        "jobs": [[job.ticket, index[job.kind], job.files, job.data] for job in chunk.jobs],
+        "jobs": [[job.ticket, index[job.kind], job.files, len(job.data)] for job in chunk.jobs],
         "blobs": [[digest, len(content)] for digest, content in chunk.blobs.items()],
     }
-    return _frame(head, chunk.blobs)
+    return _frame(head, (*(job.data for job in chunk.jobs), *chunk.blobs.values()))
 
 
 def decode_chunk(payload: bytes) -> Chunk:
@@ -169,7 +170,10 @@ def decode_chunk(payload: bytes) -> Chunk:
         )
     try:
         kinds = head["kinds"]
-        jobs = [PackedJob(ticket, kinds[kind], files, data) for ticket, kind, files, data in head["jobs"]]
+        jobs = []
+        for ticket, kind, files, size in head["jobs"]:
+            jobs.append(PackedJob(ticket, kinds[kind], files, rest[:size]))
+            rest = rest[size:]
         blobs = {}
         for digest, size in head["blobs"]:
             blobs[digest], rest = rest[:size], rest[size:]
@@ -185,28 +189,33 @@ def encode_reply(reply: Reply) -> bytes:
         "missing": list(reply.missing),
         "refused": reply.refused,
         "trouble": reply.trouble,
+        "leaving": reply.leaving,
     }
-    return _frame(head, {})
+    return _frame(head, ())
 
 
 def decode_reply(payload: bytes) -> Reply:
-    """The reply that `encode_reply` made; a refusal can be read whatever version it is from.
+    """The reply that `encode_reply` made.
 
     Raises:
         WireError: it is damaged.
     """
     head, _ = _open(payload)
+    if head.get("refused"):
+        return Reply(refused=str(head["refused"]))  # maybe from another version
     try:
         jobs = [JobReply(*job) for job in head["jobs"]]
-        return Reply(jobs, tuple(head["missing"]), str(head["refused"]), str(head["trouble"]))
+        return Reply(
+            jobs, tuple(head["missing"]), str(head["refused"]), str(head["trouble"]), bool(head["leaving"])
+        )
     except (KeyError, TypeError) as error:
         raise WireError(f"a reply of {len(payload)} bytes is damaged: {error!r}") from None
 
 
-def _frame(head: dict[str, Any], blobs: _Files) -> bytes:
+def _frame(head: dict[str, Any], parts: Iterable[bytes | memoryview]) -> bytes:
     whole = {"protocol": PROTOCOL, "simtune": simtune.__version__, **head}
     text = json.dumps(whole, separators=(",", ":")).encode()
-    return b"".join((_HEAD.pack(_MARK, len(text)), text, *blobs.values()))
+    return b"".join((_HEAD.pack(_MARK, len(text)), text, *parts))
 
 
 def _open(payload: bytes) -> tuple[dict[str, Any], memoryview]:

@@ -20,11 +20,11 @@ from simtune.execution.base import PortableJob, Refused, Site
 from simtune.execution.supervise import Command, Completed, run
 from simtune.jobs import Limits
 
-#: Scripts that run as a process under the supervisor, by mode.
+#: Scripts that run as a process under the supervisor, by mode; `processes_of` finds what they start.
 _SCRIPTS = {
     "process": "sleep {seconds}",
-    "hang": "trap '' TERM; while :; do sleep 1; done",
-    "orphans": "trap '' TERM; (setsid sh -c 'sleep 1000 & wait' &); (sleep 1000 &); exit 0",
+    "hang": "trap '' TERM; while :; do sleep 1000.{number}; done",
+    "orphans": "trap '' TERM; (setsid sh -c 'sleep 1000.{number} & wait' &); (sleep 1000.{number} &); exit 0",
     "flood": "while :; do echo 0123456789012345678901234567890123456789; done",
     "big_file": "head -c 64M /dev/zero > big",
     "crash": "kill -SEGV $$",
@@ -127,9 +127,9 @@ class FakeJob(PortableJob[FakeResult]):
             site.cancel.wait(self.seconds)
 
     def _process(self, does: str, site: Site) -> FakeResult:
-        script = _SCRIPTS[does].format(seconds=self.seconds)
+        script = _SCRIPTS[does].format(seconds=self.seconds, number=_name(self.number))
         done: Completed = run(
-            Command(("sh", "-c", script, f"simtune-fake-{self.number}"), cwd=site.folder, limits=self.limits),
+            Command(("sh", "-c", script, _name(self.number)), cwd=site.folder, limits=self.limits),
             site.cancel,
         )
         if site.cancel.is_set():
@@ -190,3 +190,21 @@ class FakeJob(PortableJob[FakeResult]):
 
     def failed(self, reason: str) -> FakeResult:
         return FakeResult(self.number, "", "lost", reason)
+
+
+def processes_of(number: int) -> list[int]:
+    """Process ids on this machine of what the fake job of that number has started and left."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                if _name(number).encode() in (folder / "cmdline").read_bytes():
+                    found.append(int(folder.name))
+            except OSError:
+                continue  # it ended meanwhile
+    return found
+
+
+def _name(number: int) -> str:
+    """Digits that can be a fraction of seconds, and stand out among all processes."""
+    return f"5117{number:012d}7115"
