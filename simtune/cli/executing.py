@@ -104,7 +104,7 @@ def executor_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option(
         "--executor",
-        help="Where jobs run: local, inline, dask, or a plug-in  [default: dask with --scheduler, else local]",
+        help="Where jobs run: local, inline, dask, or a plug-in  [default: dask with a --scheduler]",
     )
     @click.option("--scheduler", metavar="ADDRESS", help="Of the executor, such as tcp://HOST:8786.")
     @click.option(
