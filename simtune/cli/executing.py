@@ -26,13 +26,13 @@ class ExecutorChoice:
         name: of an executor, see `simtune.execution.registry`.
         scheduler: address that a remote executor connects to.
         jobs: upper bound on the jobs at once; None leaves it to the executor.
-        tls_ca, tls_cert, tls_key: PEM files for a ``tls://`` address.
+        tls_ca_file, tls_cert, tls_key: PEM files for a ``tls://`` address.
     """
 
     name: str = "local"
     scheduler: str | None = None
     jobs: int | None = None
-    tls_ca: Path | None = None
+    tls_ca_file: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
 
@@ -47,17 +47,21 @@ class ExecutorChoice:
         Raises:
             ConfigurationError: naming the options that contradict each other.
         """
-        tls = {"--tls-ca": self.tls_ca, "--tls-cert": self.tls_cert, "--tls-key": self.tls_key}
+        tls = {"--tls-ca-file": self.tls_ca_file, "--tls-cert": self.tls_cert, "--tls-key": self.tls_key}
         given = [option for option, path in tls.items() if path is not None]
         if self.local and (self.scheduler or given):
             options = ", ".join([*(["--scheduler"] if self.scheduler else []), *given])
             raise ConfigurationError(
-                f"{options} means nothing for jobs on this machine", "add --executor dask, or leave it out"
+                f"{options} means nothing for jobs on this machine", "choose --executor dask, or leave it out"
             )
         if self.name == "dask" and not self.scheduler:
             raise ConfigurationError(
                 "the executor dask needs a scheduler",
                 "--scheduler tcp://HOST:8786, see docs/howto/cluster.md",
+            )
+        if self.name == "dask" and self.jobs is not None:
+            raise ConfigurationError(
+                "--jobs means nothing for dask", "leave it out: each worker says how many run there at once"
             )
         if given and len(given) < len(tls):
             raise ConfigurationError(
@@ -75,17 +79,14 @@ class ExecutorChoice:
         from simtune.execution.registry import get_executor
 
         self.check()
-        settings = {
-            "address": self.scheduler,
-            "jobs": self.jobs,
-            "tls_ca": self.tls_ca,
-            "tls_cert": self.tls_cert,
-            "tls_key": self.tls_key,
+        tls = {
+            "tls_ca_file": self.tls_ca_file,
+            "tls_client_cert": self.tls_cert,
+            "tls_client_key": self.tls_key,
         }
-        executor: Executor = get_executor(
-            self.name, **{name: value for name, value in settings.items() if value is not None}
-        )
-        return executor
+        security = {name: str(path.absolute()) for name, path in tls.items() if path is not None}
+        settings = {"cluster": self.scheduler, "jobs": self.jobs, "security": security}
+        return get_executor(self.name, **{name: value for name, value in settings.items() if value})
 
     @contextmanager
     def elsewhere(self) -> Iterator[Executor | None]:
@@ -103,29 +104,28 @@ def executor_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option(
         "--executor",
-        default="local",
-        show_default=True,
-        help="Where jobs run: local, inline, dask, or a plug-in.",
+        help="Where jobs run: local, inline, dask, or a plug-in  [default: dask with a --scheduler]",
     )
     @click.option("--scheduler", metavar="ADDRESS", help="Of the executor, such as tcp://HOST:8786.")
     @click.option(
         "--jobs", "-j", type=click.IntRange(1), help="Jobs at once  [default: all usable cores, or slots]"
     )
-    @click.option("--tls-ca", type=_FILE, help="Certificate of the authority that signed the cluster's.")
+    @click.option("--tls-ca-file", type=_FILE, help="Certificate of the authority that signed the cluster's.")
     @click.option("--tls-cert", type=_FILE, help="Certificate to show to the cluster.")
     @click.option("--tls-key", type=_FILE, help="Key of that certificate.")
     @functools.wraps(function)
     def command(
         *arguments: Any,
-        executor: str,
+        executor: str | None,
         scheduler: str | None,
         jobs: int | None,
-        tls_ca: Path | None,
+        tls_ca_file: Path | None,
         tls_cert: Path | None,
         tls_key: Path | None,
         **others: Any,
     ) -> Any:
-        choice = ExecutorChoice(executor, scheduler, jobs, tls_ca, tls_cert, tls_key)
+        name = executor or ("dask" if scheduler else "local")
+        choice = ExecutorChoice(name, scheduler, jobs, tls_ca_file, tls_cert, tls_key)
         return function(*arguments, executor=choice, **others)
 
     return command
