@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`simtune records`: list and show stored results; `records_files` has the verbs for whole stores."""
+"""`simtune records`: list and show stored results; `records_files`, `records_merge` work on whole stores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import click
 from rich.markup import escape
 
-from simtune.cli import records_files
+from simtune.cli import records_files, records_merge
 from simtune.cli.output import count, emit_json, json_option, make_pairs, make_table, print_out, seconds
 from simtune.cli.stored import find_trial, records_option
 from simtune.counters import spec_of
@@ -23,7 +23,7 @@ from simtune.records.store import RecordStore, open_existing
 
 @click.group("records")
 def command() -> None:
-    """List, show, check and export stored results.
+    """List, show, check, merge and export stored results.
 
     \b
     Example:
@@ -33,7 +33,7 @@ def command() -> None:
     """
 
 
-for _verb in records_files.VERBS:
+for _verb in (*records_files.VERBS, records_merge.merge):
     command.add_command(_verb)
 
 
