@@ -130,7 +130,7 @@ def test_a_full_disk_on_a_worker(cluster: Cluster, tmp_path: Path) -> None:
             run = Run(executor, [FakeJob(n, seconds=0.02, file=file) for n, file in enumerate(files)])
             run.check(tmp_path)
             plain.check(tmp_path)
-            assert executor.view().retries >= 1, "nothing ever met the full disk"
+            assert executor.view().retried >= 1, "nothing ever met the full disk"
         full.stop()
     cluster.workers.remove(full)
 
@@ -157,7 +157,7 @@ def test_another_version_is_refused_by_name(cluster: Cluster, tmp_path: Path) ->
         alone.ready()
         with hasty(alone.address) as executor:
             Run(executor, naps(20, 0.01)).check(tmp_path)
-            assert sum(bool(state.refused) for state in executor.view().workers) == 1
+            assert sum(bool(state.note) for state in executor.view().workers) == 1
         other.stop()
     finally:
         alone.close()

@@ -20,10 +20,9 @@ from simtune.execution.courier import Courier, Order
 from simtune.execution.dask.driver import Driver
 from simtune.execution.dask.setup import dask_distributed, security_of
 from simtune.execution.dispatch import Policy, Progress
+from simtune.execution.view import View, WorkerView
 
 R = TypeVar("R")
-
-_NOTHING = Progress((), 0, 0, 0, 0, 0, 0, None)
 
 _log = logging.getLogger(__name__)
 
@@ -118,9 +117,10 @@ class DaskExecutor:
         """Where Dask shows what its workers do; empty when the scheduler has no dashboard."""
         return self._driver.dashboard_link
 
-    def view(self) -> Progress:
+    def view(self) -> View:
         """Where all jobs and workers are, for a live display."""
-        return self._driver.ask(lambda: self._courier.progress(time.monotonic())) or _NOTHING
+        progress = self._driver.ask(lambda: self._courier.progress(time.monotonic()))
+        return View() if progress is None else _view(progress)
 
     def close(self, cancel: bool = False) -> None:
         with self._lock:
@@ -181,3 +181,26 @@ def _close(reference: weakref.ref[DaskExecutor]) -> None:
     executor = reference()
     if executor is not None:
         executor.close(cancel=True)
+
+
+def _view(progress: Progress) -> View:
+    workers = [
+        WorkerView(
+            worker.name,
+            worker.host,
+            worker.slots,
+            worker.running,
+            worker.queued,
+            worker.done,
+            "; ".join(worker.refused) or ("resting after failures" if worker.benched else ""),
+        )
+        for worker in progress.workers
+    ]
+    return View(
+        tuple(workers),
+        progress.waiting,
+        progress.retries,
+        progress.doubles,
+        progress.lost,
+        progress.seconds_left,
+    )
