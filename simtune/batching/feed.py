@@ -6,7 +6,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from simtune.batching.find import FileJob, Found
@@ -21,7 +23,7 @@ from simtune.records.origins import Origin
 from simtune.tuning.tvm_database import StoredCandidate, TvmDatabase
 
 #: Candidates of a TVM database that are built together, while those before them are simulated.
-_BUILT_TOGETHER = 32
+_BUILT_TOGETHER = 16
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,10 @@ class Ready:
             shutil.rmtree(self.candidate.path.parent, ignore_errors=True)
 
 
-#: Builds candidates of a database, in order; imports TVM.
-Build = Callable[[TvmDatabase, list[StoredCandidate]], "list[Candidate | Evaluation]"]
+#: Starts to build candidates of a database; what comes out is in their order.
+Build = Callable[[TvmDatabase, list[StoredCandidate]], "Future[list[Candidate | Evaluation]]"]
+
+_Chunk = list[tuple[str, StoredCandidate]]
 
 
 class Feed:
@@ -78,7 +82,8 @@ class Feed:
         self._on_settled, self._on_duplicate = on_settled, on_duplicate
         self._seen: set[str] = set()
 
-    def __iter__(self) -> Iterator[Ready]:
+    def __iter__(self) -> Iterator[Ready | None]:
+        """The jobs that have to run; None where the next one is still being built."""
         for job in self._found.files:
             ready = self._file(job)
             if ready is not None:
@@ -154,22 +159,30 @@ class Feed:
 
     # ---- TVM databases -----------------------------------------------------------------------
 
-    def _database(self, database: TvmDatabase) -> Iterator[Ready]:
-        chunk: list[tuple[str, StoredCandidate]] = []
-        for candidate in database.candidates():
-            name = _name(database, candidate)
-            if self._is_due(name):
-                chunk.append((name, candidate))
-            if len(chunk) == _BUILT_TOGETHER:
-                yield from self._built(database, chunk)
-                chunk = []
-        if chunk:
-            yield from self._built(database, chunk)
-
-    def _built(self, database: TvmDatabase, chunk: list[tuple[str, StoredCandidate]]) -> Iterator[Ready]:
+    def _database(self, database: TvmDatabase) -> Iterator[Ready | None]:
+        """One chunk is built while the one before it is handed out."""
         assert self._build is not None
-        results = self._build(database, [candidate for _, candidate in chunk])
-        for (name, candidate), result in zip(chunk, results, strict=True):
+        before: tuple[_Chunk, Future[list[Candidate | Evaluation]]] | None = None
+        for chunk in self._chunks(database):
+            building = self._build(database, [candidate for _, candidate in chunk])
+            if before is not None:
+                yield from self._built(database, *before)
+            before = chunk, building
+        if before is not None:
+            yield from self._built(database, *before)
+
+    def _chunks(self, database: TvmDatabase) -> Iterator[_Chunk]:
+        named = ((_name(database, candidate), candidate) for candidate in database.candidates())
+        due = (pair for pair in named if self._is_due(pair[0]))
+        while chunk := list(islice(due, _BUILT_TOGETHER)):
+            yield chunk
+
+    def _built(
+        self, database: TvmDatabase, chunk: _Chunk, building: Future[list[Candidate | Evaluation]]
+    ) -> Iterator[Ready | None]:
+        while not building.done():
+            yield None
+        for (name, candidate), result in zip(chunk, building.result(), strict=True):
             origin = Origin(str(database.folder.resolve()), line=candidate.line)
             if isinstance(result, Evaluation):
                 yield Ready(name, origin, failure=result)

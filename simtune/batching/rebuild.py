@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from simtune.execution.base import Executor
 from simtune.execution.scratch import scratch_folder
 from simtune.jobs import Status
 from simtune.machines.model import Machine
-from simtune.tuning.interrupt import interruptible
 from simtune.tuning.tvm_database import StoredCandidate, TvmDatabase
 
 ms = tvm_setup.load()
@@ -47,24 +47,24 @@ class Rebuilder:
         self._machine, self._seed = machine, seed
         self._builder = Builder(jobs, keep_failed=keep_failed, executor=executor)
         self._folder = scratch_folder("expected")
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._references: dict[tuple[str, int], Reference] = {}
 
     def build(self, database: TvmDatabase, candidates: list[StoredCandidate]) -> list[Candidate | Evaluation]:
         """Builds candidates; an evaluation says why one could not be built."""
         results: dict[int, Candidate | Evaluation] = {}
         ready = []
-        with interruptible():
-            for candidate in candidates:
-                try:
-                    ready.append((candidate, self._input(database, candidate)))
-                except SimtuneError:
-                    raise
-                except Exception as error:  # whatever TVM raises at a trace it cannot replay
-                    last = "".join(str(error).strip().splitlines()[-1:])
-                    results[candidate.line] = Evaluation(
-                        Status.BUILD_FAILED, "build", f"its trace cannot be replayed: {last}"
-                    )
-            built = self._builder.build([item for _, item in ready]) if ready else []
+        for candidate in candidates:
+            try:
+                ready.append((candidate, self._input(database, candidate)))
+            except SimtuneError:
+                raise
+            except Exception as error:  # whatever TVM raises at a trace it cannot replay
+                last = "".join(str(error).strip().splitlines()[-1:])
+                results[candidate.line] = Evaluation(
+                    Status.BUILD_FAILED, "build", f"its trace cannot be replayed: {last}"
+                )
+        built = self._builder.build([item for _, item in ready]) if ready else []
         for (candidate, _), artifact in zip(ready, built, strict=True):
             results[candidate.line] = self._candidate(database, candidate, artifact)
         return [results[candidate.line] for candidate in candidates]

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -75,11 +76,13 @@ class Sitting:
         self._feed = Feed(
             found, self._ledger, digests, signature, self._build, self._on_settled, self._on_duplicate
         )
-        self._finished: SimpleQueue[tuple[Ready, Future[Evaluation]]] = SimpleQueue()
+        #: What has ended; None only wakes who waits for it.
+        self._finished: SimpleQueue[tuple[Ready, Future[Evaluation]] | None] = SimpleQueue()
         self._under_way = 0
         self._start = time.monotonic()
         self._looked = 0.0
         self._rebuilder: Rebuilder | None = None
+        self._builds: Future[list[Candidate | Evaluation]] | None = None
 
     def work(self, name: str) -> BatchResult:
         """Runs what is missing."""
@@ -126,18 +129,16 @@ class Sitting:
             self._rebuilder.close()
 
     def _go(self) -> None:
-        jobs = iter(self._feed)
-        more = True
-        while more or self._under_way:
-            while more and self._under_way < self._window():
-                ready = next(jobs, None)
-                if ready is None:
-                    more = False
-                else:
-                    self._submit(ready)
-                self._collect(0.0)
-            if self._under_way:
+        for ready in self._feed:
+            if ready is None:
                 self._collect(_LOOK_S)
+                continue
+            self._submit(ready)
+            self._collect(0.0)
+            while self._under_way >= self._window():
+                self._collect(_LOOK_S)
+        while self._under_way:
+            self._collect(_LOOK_S)
 
     def _window(self) -> float:
         """How many jobs may be under way."""
@@ -157,21 +158,23 @@ class Sitting:
     def _collect(self, wait_s: float) -> None:
         """Records what has ended, or waits for it; looks at the executor from time to time."""
         with contextlib.suppress(Empty):
-            ready, future = self._finished.get(timeout=wait_s) if wait_s else self._finished.get_nowait()
+            ended = self._finished.get(timeout=wait_s) if wait_s else self._finished.get_nowait()
             while True:
-                self._under_way -= 1
-                ready.release()
-                if future.cancelled():
-                    raise SimtuneError(
-                        f"the executor gave up {ready.origin}", "run the same command to go on"
-                    )
-                self._record(ready, future.result())
-                ready, future = self._finished.get_nowait()
+                if ended is not None:
+                    self._take(*ended)
+                ended = self._finished.get_nowait()
         self._ledger.flush()
         now = time.monotonic()
         if now - self._looked > _LOOK_S:
             self._looked = now
             self._observer.on_view(self._view(), self._under_way)
+
+    def _take(self, ready: Ready, future: Future[Evaluation]) -> None:
+        self._under_way -= 1
+        ready.release()
+        if future.cancelled():
+            raise SimtuneError(f"the executor gave up {ready.origin}", "run the same command to go on")
+        self._record(ready, future.result())
 
     def _record(self, ready: Ready, evaluation: Evaluation) -> None:
         if not evaluation.ok and not evaluation.command:
@@ -219,7 +222,25 @@ class Sitting:
 
     def _build(
         self, database: TvmDatabase, candidates: list[StoredCandidate]
-    ) -> list[Candidate | Evaluation]:
+    ) -> Future[list[Candidate | Evaluation]]:
+        """Builds in a thread, so that what ends meanwhile is recorded; TVM is imported there, too."""
+        building: Future[list[Candidate | Evaluation]] = Future()
+        building.add_done_callback(lambda _: self._finished.put(None))
+        before, self._builds = self._builds, building
+
+        def work() -> None:
+            try:
+                if before is not None:
+                    wait([before])
+                building.set_result(self._builder().build(database, candidates))
+            except BaseException as error:
+                building.set_exception(error)
+
+        # A daemon: a compiler that hangs does not keep the interpreter from exiting.
+        threading.Thread(target=work, name="simtune-build", daemon=True).start()
+        return building
+
+    def _builder(self) -> Rebuilder:
         from simtune.batching.rebuild import Rebuilder
 
         if self._rebuilder is None:
@@ -229,7 +250,7 @@ class Sitting:
                 seed=self._evaluator.seed,
                 keep_failed=self._evaluator.keep_failed,
             )
-        return self._rebuilder.build(database, candidates)
+        return self._rebuilder
 
     def _view(self) -> View:
         executor = self._evaluator.executor
