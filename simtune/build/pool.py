@@ -69,6 +69,7 @@ class BuildPool:
         self._turns = threading.Semaphore(self._count)
         self._zygote: _Zygote | None = None
         self._idle: list[_Worker] = []
+        self._batches: set[threading.Event] = set()
         self._lock = threading.Lock()
 
     def build(self, requests: Sequence[BuildRequest]) -> list[BuildReply]:
@@ -76,14 +77,18 @@ class BuildPool:
         if not requests:
             return []
         cancel = threading.Event()
-        with ThreadPoolExecutor(min(self._count, len(requests)), "simtune-build") as threads:
-            replies = [threads.submit(self.build_one, request, cancel) for request in requests]
-            try:
-                return [reply.result() for reply in replies]
-            except BaseException:
-                cancel.set()  # Ctrl-C: nothing goes on compiling behind the user's back
-                threads.shutdown(cancel_futures=True)
-                raise
+        self._batches.add(cancel)  # `close` may come from another thread
+        try:
+            with ThreadPoolExecutor(min(self._count, len(requests)), "simtune-build") as threads:
+                replies = [threads.submit(self.build_one, request, cancel) for request in requests]
+                try:
+                    return [reply.result() for reply in replies]
+                except BaseException:
+                    cancel.set()  # Ctrl-C: nothing goes on compiling behind the user's back
+                    threads.shutdown(cancel_futures=True)
+                    raise
+        finally:
+            self._batches.discard(cancel)
 
     def build_one(
         self, request: BuildRequest, cancel: threading.Event | None = None, timeout_s: float | None = None
@@ -102,7 +107,9 @@ class BuildPool:
             if cancel and cancel.is_set():
                 return _given_up(start)
         try:
-            worker = self._take()
+            worker = self._take(cancel)
+            if worker is None:
+                return _given_up(start)
             keep = False
             try:
                 reply, resident = worker.build(request, timeout_s or self._timeout, cancel)
@@ -113,8 +120,11 @@ class BuildPool:
         finally:
             self._turns.release()
 
-    def _take(self) -> _Worker:
+    def _take(self, cancel: threading.Event | None) -> _Worker | None:
+        """An idle worker or a fresh one; None when it is given up."""
         with self._lock:
+            if cancel and cancel.is_set():
+                return None
             while self._idle:
                 worker = self._idle.pop()
                 if worker.alive():
@@ -122,7 +132,11 @@ class BuildPool:
                 worker.end()  # somebody killed it: no fault of the next candidate's
             for last in (False, True):
                 if self._zygote is None:
-                    self._zygote = _Zygote()
+                    zygote = _Zygote()
+                    if not zygote.wait_until_ready(cancel):
+                        zygote.end()
+                        return None
+                    self._zygote = zygote
                 if (fresh := self._zygote.fork()) is not None:
                     return fresh
                 # Somebody killed it, such as the system when memory ran out. Its workers die with it.
@@ -141,6 +155,8 @@ class BuildPool:
 
     def close(self) -> None:
         """Ends all processes, gives up what they build; the pool starts them again when it is used again."""
+        for cancel in list(self._batches):
+            cancel.set()
         with self._lock:
             idle, self._idle = self._idle, []
             zygote, self._zygote = self._zygote, None
@@ -159,11 +175,7 @@ def shared_pool() -> BuildPool:
 
 
 class _Zygote:
-    """The process that imports TVM and is forked, see `simtune.build.zygote`.
-
-    Raises:
-        Refused: it cannot start here.
-    """
+    """The process that imports TVM and is forked, see `simtune.build.zygote`."""
 
     def __init__(self) -> None:
         self._control, theirs = socket.socketpair()
@@ -177,9 +189,21 @@ class _Zygote:
             process_group=0,
         )
         theirs.close()
+
+    def wait_until_ready(self, cancel: threading.Event | None) -> bool:
+        """Waits for TVM's import; False when it was given up.
+
+        Raises:
+            Refused: it cannot start here.
+        """
+        while cancel and not select.select([self._control], [], [], _CANCEL_POLL_S)[0]:
+            if cancel.is_set():
+                self._process.kill()
+                return False
         if self._control.recv(5) != b"ready":
             self.end()
             raise Refused("the build process cannot start (see its message above)", "run 'simtune doctor'")
+        return True
 
     @property
     def alive(self) -> bool:
