@@ -44,8 +44,8 @@ class Watched(ms.builder.PyBuilder):  # type: ignore[misc, name-defined]
     def build(self, inputs: list[Any]) -> list[Any]:
         start = time.monotonic()
         results = self.builder.build(inputs)
-        output = inputs[0].mod["main"].buffer_map[inputs[0].mod["main"].params[-1]]
-        self.builds.append((start, time.monotonic(), tuple(map(int, output.shape))))
+        output = inputs[0].mod["main"].params[-1].ty.shape
+        self.builds.append((start, time.monotonic(), tuple(map(int, output))))
         return results
 
 
@@ -110,12 +110,12 @@ class Tuning:
 @pytest.mark.parametrize("scheduler", ["round-robin", "overlapping"])
 def test_one_task_builds_while_another_simulates(scheduler: str, tmp_path: Path) -> None:
     made = simtune.OverlappingScheduler() if scheduler == "overlapping" else scheduler
-    tuning = Tuning(tmp_path, made, WORKLOADS[:2], [1.0, 1.0], max_trials_global=32, num_trials_per_iter=4)
-    assert len(tuning.simulated) == 32
-    assert [built for _, _, built in tuning.builds] == [(64, 64), (48, 64)] * 4
+    tuning = Tuning(tmp_path, made, WORKLOADS[:2], [1.0, 1.0], max_trials_global=18, num_trials_per_iter=3)
+    assert len(tuning.simulated) == 18
+    assert [built for _, _, built in tuning.builds] == [(64, 64), (48, 64)] * 3
     # All but the first build have another task's batch beside them.
-    assert tuning.overlaps() >= 5
-    assert len(tuning.database.get_all_tuning_records()) == 32
+    assert tuning.overlaps() >= 3
+    assert len(tuning.database.get_all_tuning_records()) == 18
 
 
 def test_the_scheduler_prefers_what_gains_most_and_never_waits_for_what_it_sent(tmp_path: Path) -> None:
@@ -127,13 +127,13 @@ def test_the_scheduler_prefers_what_gains_most_and_never_waits_for_what_it_sent(
             scheduler,
             WORKLOADS,
             [1.0, 1.0, 1000.0],
-            max_trials_global=18,
-            num_trials_per_iter=2,
+            max_trials_global=9,
+            num_trials_per_iter=1,
         )
         orders.append([built for _, _, built in tuning.builds])
     order = orders[0]
     assert set(order[:3]) == {(64, 64), (48, 64), (32, 32)}
-    assert Counter(order).most_common(1)[0][0] == (32, 32)
+    assert order[4::2] == [(32, 32)] * 3
     assert all(one != other for one, other in zip(order, order[1:], strict=False))
     assert orders[1] == order  # whatever finished first
 
