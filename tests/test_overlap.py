@@ -7,13 +7,13 @@ import logging
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import simtune
-from simtune.build.artifact import load as load_artifact
 from simtune.candidates import Candidate
 from simtune.evaluate import Evaluator
 from simtune.machines.load import load_machine
@@ -40,20 +40,37 @@ class Watched(ms.builder.PyBuilder):  # type: ignore[misc, name-defined]
         self.builder = builder
         #: Begin, end, extents of the task's output.
         self.builds: list[tuple[float, float, tuple[int, ...]]] = []
+        #: The same extents by artifact.
+        self.whose: dict[str, tuple[int, ...]] = {}
 
     def build(self, inputs: list[Any]) -> list[Any]:
         start = time.monotonic()
         results = self.builder.build(inputs)
-        output = inputs[0].mod["main"].params[-1].ty.shape
-        self.builds.append((start, time.monotonic(), tuple(map(int, output))))
+        output = tuple(map(int, inputs[0].mod["main"].params[-1].ty.shape))
+        self.builds.append((start, time.monotonic(), output))
+        self.whose.update({str(one.artifact_path): output for one in results})
         return results
+
+
+@pytest.fixture(scope="module")
+def builder() -> Iterator[Any]:
+    """With one worker, whose start is the most expensive part of all this."""
+    builder = simtune.Builder(1)
+    yield builder
+    builder.close()
 
 
 class Tuning:
     """One call of tune_tasks with random traces, and when what was built and simulated."""
 
     def __init__(
-        self, folder: Path, scheduler: Any, workloads: tuple[str, ...], weights: list[float], **trials: int
+        self,
+        builder: Any,
+        folder: Path,
+        scheduler: Any,
+        workloads: tuple[str, ...],
+        weights: list[float],
+        **trials: int,
     ) -> None:
         machine = load_machine("sifive-u74")
         target = Target(dict(machine.target))
@@ -75,14 +92,14 @@ class Tuning:
         runner = simtune.SimulatorRunner(
             machine, records=":memory:", workloads=tasks, jobs=1, listener=self._note
         )
-        builder = Watched(simtune.Builder(1))
+        self._builder = Watched(builder)
         logging.getLogger("tvm.s_tir.meta_schedule").handlers.clear()
         try:
             self.database = ms.tune.tune_tasks(
                 tasks=tasks,
                 task_weights=weights,
                 work_dir=str(folder),
-                builder=builder,
+                builder=self._builder,
                 runner=runner,
                 database=ms.database.MemoryDatabase(),
                 cost_model="random",
@@ -91,13 +108,11 @@ class Tuning:
             )
         finally:
             runner.close()
-            builder.builder.close()
-        self.builds = builder.builds
+        self.builds = self._builder.builds
 
     def _note(self, path: str, evaluation: Any) -> None:
         assert evaluation.ok, evaluation.error
-        (tensors,) = load_artifact(Path(path), Path(path).parent).info["kernels"].values()
-        self.simulated.append((time.monotonic(), tuple(tensors[-1][1])))
+        self.simulated.append((time.monotonic(), self._builder.whose[path]))
 
     def overlaps(self) -> int:
         """How many builds another task's simulation ended in."""
@@ -108,9 +123,11 @@ class Tuning:
 
 
 @pytest.mark.parametrize("scheduler", ["round-robin", "overlapping"])
-def test_one_task_builds_while_another_simulates(scheduler: str, tmp_path: Path) -> None:
+def test_one_task_builds_while_another_simulates(scheduler: str, builder: Any, tmp_path: Path) -> None:
     made = simtune.OverlappingScheduler() if scheduler == "overlapping" else scheduler
-    tuning = Tuning(tmp_path, made, WORKLOADS[:2], [1.0, 1.0], max_trials_global=18, num_trials_per_iter=3)
+    tuning = Tuning(
+        builder, tmp_path, made, WORKLOADS[:2], [1.0, 1.0], max_trials_global=18, num_trials_per_iter=3
+    )
     assert len(tuning.simulated) == 18
     assert [built for _, _, built in tuning.builds] == [(64, 64), (48, 64)] * 3
     # All but the first build have another task's batch beside them.
@@ -118,11 +135,14 @@ def test_one_task_builds_while_another_simulates(scheduler: str, tmp_path: Path)
     assert len(tuning.database.get_all_tuning_records()) == 18
 
 
-def test_the_scheduler_prefers_what_gains_most_and_never_waits_for_what_it_sent(tmp_path: Path) -> None:
+def test_the_scheduler_prefers_what_gains_most_and_never_waits_for_what_it_sent(
+    builder: Any, tmp_path: Path
+) -> None:
     scheduler = simtune.OverlappingScheduler()
     orders = []
     for sitting in range(2):  # the same scheduler again: it begins anew
         tuning = Tuning(
+            builder,
             tmp_path / str(sitting),
             scheduler,
             WORKLOADS,
@@ -138,8 +158,9 @@ def test_the_scheduler_prefers_what_gains_most_and_never_waits_for_what_it_sent(
     assert orders[1] == order  # whatever finished first
 
 
-def test_tasks_end_with_their_trials_and_the_last_one_goes_on_alone(tmp_path: Path) -> None:
+def test_tasks_end_with_their_trials_and_the_last_one_goes_on_alone(builder: Any, tmp_path: Path) -> None:
     tuning = Tuning(
+        builder,
         tmp_path,
         simtune.OverlappingScheduler(ahead=3),
         WORKLOADS[1:],
@@ -210,11 +231,11 @@ def test_two_tunings_share_an_executor(tmp_path: Path) -> None:
         results[workload] = simtune.tune(
             workload,
             "sifive-u74",
-            trials=6,
+            trials=4,
             executor=executor,
             records=tmp_path / "shared.db",
             work_dir=tmp_path / workload.replace(":", "-"),
-            search=simtune.tuning.tune.Search(batch=3, population=32, generations=1),
+            search=simtune.tuning.tune.Search(batch=4, population=32, generations=1),
         )
 
     logging.getLogger("tvm.s_tir.meta_schedule").handlers.clear()
@@ -225,6 +246,6 @@ def test_two_tunings_share_an_executor(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
     assert {name: (one.trials, one.failures) for name, one in results.items()} == {
-        name: (6, 0) for name in WORKLOADS[:2]
+        name: (4, 0) for name in WORKLOADS[:2]
     }
     assert all(one.best is not None for one in results.values())
