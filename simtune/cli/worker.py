@@ -49,8 +49,8 @@ def command(
       simtune worker tcp://head:8786          # on each machine with cores to spare
       simtune batch objects/ --machine sifive-u74 --scheduler tcp://head:8786
     """
-    from simtune.execution.dask_setup import dask_distributed, security_of
-    from simtune.execution.dask_worker import WorkerOptions, guard
+    from simtune.execution.dask.setup import dask_distributed, security_of
+    from simtune.execution.dask.worker import WorkerOptions, guard
     from simtune.execution.supervise import launcher
 
     dask_distributed()

@@ -9,6 +9,7 @@ worker does not have yet, and turns replies into results. Used by one thread; re
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ from simtune.execution.wire import JobReply, PackedJob, WireError, decode_reply,
 
 #: A worker that has got more files than this is thought to have none: it asks for what it lacks.
 _KNOWN = 20_000
+
+#: How often a worker may say that it lacks files of one chunk: somebody may tidy up there, but a job
+#: may also remove what it should not.
+_LACKED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,7 @@ class Courier:
         self._chunks: dict[int, Chunk] = {}
         self._known: dict[str, set[str]] = {}
         self._slots: dict[str, int] = {}
+        self._lacked: Counter[int] = Counter()
         self._library = Library()
         self._next = 0
         #: Of all workers together.
@@ -171,10 +177,13 @@ class Courier:
         except WireError as error:
             return self.broken(number, error.what, now)
         if reply.refused:
-            del self._chunks[number]
+            self._close(number)
             self._dispatcher.refused(number, reply.refused, now)
             return Moves()
         if reply.missing:
+            self._lacked[number] += 1
+            if self._lacked[number] > _LACKED:
+                return self.broken(number, "its files vanished again and again", now)
             self._known.get(chunk.worker, set()).clear()
             self._dispatcher.missing(number, now)
             parcel = self._pack(chunk, now)
@@ -183,7 +192,7 @@ class Courier:
             return self.broken(number, reply.trouble, now)
         if reply.leaving:
             return Moves(stop=self.left(chunk.worker, now, blame=False))
-        del self._chunks[number]
+        self._close(number)
         replies = {job.ticket: job for job in reply.jobs}
         seconds = {job.ticket: job.seconds for job in reply.jobs}
         transient = {job.ticket for job in reply.jobs if job.transient}
@@ -191,7 +200,7 @@ class Courier:
 
     def broken(self, number: int, reason: str, now: float) -> Moves:
         """A chunk came to nothing although its worker lives."""
-        if self._chunks.pop(number, None) is None:
+        if not self._close(number):
             return Moves()
         return Moves(stop=self._apply(self._dispatcher.broken(number, reason, now), {}))
 
@@ -224,7 +233,7 @@ class Courier:
                 continue
             jobs.append(PackedJob(ticket, order.kind, digests, order.data))
         if not jobs:
-            self._chunks.pop(chunk.number, None)
+            self._close(chunk.number)
             return None
         known.update(blobs)
         return Parcel(chunk.number, chunk.worker, encode_chunk(wire.Chunk(jobs, blobs)))
@@ -248,7 +257,12 @@ class Courier:
         return order
 
     def _stopped(self, numbers: Collection[int]) -> list[int]:
-        return [number for number in numbers if self._chunks.pop(number, None) is not None]
+        return [number for number in numbers if self._close(number)]
+
+    def _close(self, number: int) -> bool:
+        """A chunk is under way no more; whether it was."""
+        self._lacked.pop(number, None)
+        return self._chunks.pop(number, None) is not None
 
 
 def _result(job: PortableJob[Any], reply: JobReply) -> Any:

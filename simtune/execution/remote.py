@@ -137,6 +137,8 @@ class JobRunner:
             reply = self._run(job, packed, files, cancel)
             if cancel.is_set() and reply.result is None:
                 break
+            if reply.transient and not self._blobs.whole(paths):
+                raise BlobsMissing(paths.keys())  # the rest of the chunk cannot go on without them either
             replies.append(
                 JobReply(packed.ticket, time.monotonic() - start, reply.result, reply.transient, reply.error)
             )

@@ -24,13 +24,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from simtune.execution.dask_setup import dask_distributed, security_of
+from simtune.execution.dask.setup import dask_distributed, security_of
 
 #: Seconds before a worker is started again: after its first end, and at most.
 _PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 
-#: A worker that lasted so long was no failure of its start.
-_LASTED_S = 20.0
+#: A worker that lasted so long has started well.
+_LASTED_S = 5.0
 
 #: How long running jobs may take to notice that they are to stop, and the driver to fetch what is done.
 _LEAVE_S = 2.0
@@ -74,7 +74,7 @@ def guard(options: WorkerOptions, say: Callable[[str], None]) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, leave)
-    pause = _PAUSE_S
+    next_pause = _PAUSE_S
     while not stop.is_set():
         started = time.monotonic()
         # A session of its own: Ctrl-C goes to the guard alone, which asks the worker to leave.
@@ -87,9 +87,10 @@ def guard(options: WorkerOptions, say: Callable[[str], None]) -> None:
         code = child.wait()
         if stop.is_set() or code == 0:
             return
-        pause = _PAUSE_S if time.monotonic() - started > _LASTED_S else min(2 * pause, _LONGEST_PAUSE_S)
+        pause = _PAUSE_S if time.monotonic() - started > _LASTED_S else next_pause
+        next_pause = min(2 * pause, _LONGEST_PAUSE_S)
         how = f"signal {-code}" if code < 0 else f"status {code}"
-        say(f"the worker ended ({how}); it starts again in {pause:.0f} s")
+        say(f"the worker ended ({how}); it starts again in {pause:.1f} s")
         stop.wait(pause)
 
 

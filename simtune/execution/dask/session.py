@@ -15,11 +15,14 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from simtune.execution.courier import Courier, Moves, Parcel
-from simtune.execution.dask_setup import dask_distributed
+from simtune.execution.dask.setup import dask_distributed
 from simtune.execution.remote import perform
 
 #: Seconds between looks at the list of workers; that one has come or gone is told by events as well.
 _LOOK_S = 3.0
+
+#: Seconds between looks at the state of the connection, which cost nothing.
+_PULSE_S = 0.3
 
 #: A scheduler that does not answer within this is as good as gone.
 _ANSWER_S = 15.0
