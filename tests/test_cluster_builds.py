@@ -53,7 +53,7 @@ def test_two_drivers_build_and_simulate_on_one_cluster(tmp_path: Path) -> None:
                 executor=executor,
                 records=tmp_path / "mine.db",
                 work_dir=tmp_path / "mine",
-                search=Search(batch=4),
+                search=Search(batch=4, population=32, generations=1),
             )
             output, errors = other.communicate(timeout=100)
             assert other.returncode == 0, errors
