@@ -56,7 +56,7 @@ def build_workers() -> list[psutil.Process]:
 def travel(*jobs: PortableJob[Any]) -> Reply:
     """What a worker replies to these jobs."""
     runner = JobRunner()
-    packed = [PackedJob(i, kind_of(job), {}, job.encode()) for i, job in enumerate(jobs)]
+    packed = [PackedJob(i, kind_of(job), {}, json.dumps(job.encode()).encode()) for i, job in enumerate(jobs)]
     try:
         return decode_reply(runner.perform(encode_chunk(Chunk(packed))))
     finally:
