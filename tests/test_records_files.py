@@ -297,27 +297,6 @@ def test_a_cut_tail_opens_or_is_salvaged(tmp_path: Path, sound: tuple[bytes, Con
             assert report.saved["simulation"] >= len(contents["simulations"]) - 3
 
 
-def test_a_cut_log_keeps_every_commit_before_the_cut(tmp_path: Path) -> None:
-    path = tmp_path / "r.db"
-    with RecordStore(path) as store:
-        for number in range(30):
-            store.put_simulation(helpers.conditions(number), helpers.ok())
-        main, log = path.read_bytes(), Path(f"{path}-wal").read_bytes()
-        whole = list(store.simulations())
-    seen = set()
-    for cut in range(len(log), 0, -1777):
-        copy = tmp_path / f"{cut}.db"
-        copy.write_bytes(main)
-        Path(f"{copy}-wal").write_bytes(log[:cut])
-        try:
-            found = simulations_in(copy)
-        except RecordError:  # cut before even the tables were there
-            continue
-        assert found == whole[: len(found)]
-        seen.add(len(found))
-    assert len(seen) > 20
-
-
 def test_salvage_of_a_sound_store_is_a_copy(tmp_path: Path) -> None:
     contents = helpers.filled_file(tmp_path / "r.db")
     report = salvage(tmp_path / "r.db", tmp_path / "out.db")

@@ -42,6 +42,7 @@ def connect(path: str | Path, *, create: bool, readonly: bool, timeout: float) -
         try:
             # First of all: only look, so that a foreign database is never touched.
             version = migrations.refuse_foreign(connection, name)
+            _refuse_cut(connection, name)
             if readonly:
                 if version < len(migrations.MIGRATIONS):
                     raise RecordError(
@@ -71,7 +72,9 @@ def snapshot(path: Path, copy: Path) -> Iterator[sqlite3.Connection]:
     with translated(name):
         connection = _open(name, readonly=True, timeout=30.0)
         try:
-            if migrations.refuse_foreign(connection, name) < len(migrations.MIGRATIONS):
+            version = migrations.refuse_foreign(connection, name)
+            _refuse_cut(connection, name)
+            if version < len(migrations.MIGRATIONS):
                 with closing(connection) as older:
                     connection = sqlite3.connect(copy, isolation_level=None)
                     older.backup(connection)
@@ -83,6 +86,23 @@ def snapshot(path: Path, copy: Path) -> Iterator[sqlite3.Connection]:
         finally:
             connection.close()
             _remove_empty_log(name)
+
+
+def _refuse_cut(connection: sqlite3.Connection, name: str) -> None:
+    """Refuses a file that ends inside a page: SQLite takes the rest for zeros, and misses rows silently.
+
+    A file that lacks whole pages is refused by SQLite itself. One that a power cut left in the middle
+    of a checkpoint is whole together with its log.
+    """
+    if (
+        name == MEMORY
+        or Path(name).stat().st_size % connection.execute("PRAGMA page_size").fetchone()[0] == 0
+    ):
+        return
+    log = Path(f"{name}-wal")
+    logged = log.exists() and log.stat().st_size > 0
+    if not logged or connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+        raise sqlite3.DatabaseError("database disk image is malformed: the file ends inside a page")
 
 
 def _remove_empty_log(name: str) -> None:
