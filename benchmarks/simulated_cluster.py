@@ -237,9 +237,7 @@ class SimulatedCluster:
         took = {ticket: self._seconds[ticket] for ticket in chunk.tickets}
 
         def read() -> None:
-            self._settle(
-                self._decide(lambda: self._dispatcher.replied(chunk.number, took, (), self.now))
-            )
+            self._settle(self._decide(lambda: self._dispatcher.replied(chunk.number, took, (), self.now)))
             self._assign()
 
         self.driver.do(self._driver_half(chunk), read)
