@@ -34,7 +34,6 @@ class Dispatcher:
         self._flights: dict[int, Flight] = {}
         self._quarantine = Quarantine(self._fleet, self.policy.suspects)
         self._stragglers = Stragglers(self._flights, self.policy.double_s)
-        self._numbers = itertools.count()
         self._orders = itertools.count()
         self._counts: Counter[str] = Counter()
 
@@ -219,6 +218,11 @@ class Dispatcher:
         ]
         return max(now, min(known)) if (known := [time for time in times if time is not None]) else None
 
+    @property
+    def waiting(self) -> int:
+        """Tickets that wait for a worker."""
+        return sum(kind.waiting for kind in self._kinds.values())
+
     def progress(self, now: float) -> Progress:
         """A view of it all; takes longer the more workers and chunks there are."""
         workers = tuple(
@@ -234,7 +238,6 @@ class Dispatcher:
             )
             for worker in self._fleet.workers.values()
         )
-        waiting = sum(kind.waiting for kind in self._kinds.values())
         left: float | None = None
         if self._fleet.slots and all(kind.lengths.known for kind in self._kinds.values()):
             left = sum(kind.seconds for kind in self._kinds.values())
@@ -244,13 +247,14 @@ class Dispatcher:
             left /= self._fleet.slots
         return Progress(
             workers=workers,
-            waiting=waiting,
-            under_way=len(self._tickets) - waiting,
+            waiting=self.waiting,
+            under_way=len(self._tickets) - self.waiting,
             done=self._counts["done"],
             lost=self._counts["lost"],
             retries=self._counts["retries"],
             doubles=self._counts["doubles"],
             seconds_left=left,
+            chunks=self._counts["chunks"],
         )
 
     # Chunks
@@ -275,8 +279,8 @@ class Dispatcher:
         what the machinery can stand."""
         policy, slots = self.policy, self._fleet.slots
         share = sum(kind.seconds for kind in self._kinds.values()) / (2 * slots)
-        busy = policy.task_s * slots
-        return min(max(policy.chunk_s, 2 * busy), max(policy.chunk_min_s, busy, share))
+        short = max(policy.chunk_min_s, 2 * policy.task_s * min(slots, len(self._flights)))
+        return min(max(policy.chunk_s, 4 * policy.task_s * slots), max(short, share))
 
     def _chunk_jobs(self) -> int:
         """The more often workers die, the fewer jobs may die with them: at most every fourth chunk."""
@@ -295,7 +299,8 @@ class Dispatcher:
     def _send(
         self, worker: Worker, tickets: list[Ticket], now: float, alone: bool = False, double: bool = False
     ) -> Chunk:
-        number, kind = next(self._numbers), tickets[0].kind
+        number, kind = self._counts["chunks"], tickets[0].kind
+        self._counts["chunks"] += 1
         flight = Flight(
             number=number,
             worker=worker,

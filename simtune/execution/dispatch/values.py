@@ -102,6 +102,7 @@ class Progress:
         retries: how often a ticket was tried again.
         doubles: how often a ticket was run a second time while it ran.
         seconds_left: predicted, if the workers stay; None as long as nothing is known.
+        chunks: how many were sent.
     """
 
     workers: tuple[WorkerState, ...]
@@ -112,3 +113,4 @@ class Progress:
     retries: int
     doubles: int
     seconds_left: float | None
+    chunks: int = 0
