@@ -24,7 +24,6 @@ from simtune.report.text import duration
 
 if TYPE_CHECKING:
     from simtune.batching.model import BatchResult, Named, Observer, Plan
-    from simtune.execution.base import Executor
 
 
 @click.command()
@@ -147,7 +146,7 @@ def command(
     )
     with (
         leave_soon_after_interrupt(),
-        _opened(executor) as running,
+        executor.elsewhere() as running,
         _lines_to(json_lines) as lines,
         display(as_json, getattr(running, "dashboard_link", "")) as shown,
     ):
@@ -166,16 +165,6 @@ def command(
     elif str(json_lines) != "-":
         _print(result, records)
     sys.exit(0 if result.ok else 1)
-
-
-@contextlib.contextmanager
-def _opened(choice: ExecutorChoice) -> Iterator[Executor | None]:
-    """The executor that was asked for; None for the one that a batch makes itself."""
-    if choice.local:
-        yield None
-    else:
-        with choice.open() as executor:
-            yield executor
 
 
 @contextlib.contextmanager
