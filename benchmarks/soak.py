@@ -36,6 +36,7 @@ from conditions import conditions, emit, parser
 from scale import LoopbackCluster
 
 from simtune.execution.dask import DaskExecutor
+from simtune.execution.scratch import sweep
 from simtune.jobs import Limits, Status
 from simtune.records import RecordStore, Trial, Workload
 from simtune.records.check import check
@@ -53,6 +54,8 @@ FAULTS = {
     "big_file": "failed",
 }
 SHARE = 0.02
+#: Number of the first job: processes are known by it, and another soak may run on this machine.
+BASE = os.getpid() * 1_000_000
 POISON = 0.0002
 WORKERS = 2
 #: Jobs under way at once, and records of a commit.
@@ -68,6 +71,10 @@ STATUSES = {
 
 class SoakCluster(LoopbackCluster):
     """Workers as users start them: each with a guard that starts it again."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._environment["SIMTUNE_CACHE"] = str(folder / "cache")
 
     def add_worker(self, slots: int) -> None:
         self.workers.append(
@@ -87,12 +94,12 @@ class SoakCluster(LoopbackCluster):
         return found
 
 
-def plan(number: int, jobs: int, rng: random.Random, state: Path) -> tuple[FakeJob, str]:
+def plan(place: int, jobs: int, rng: random.Random, state: Path) -> tuple[FakeJob, str]:
     """A job, and how it must end."""
-    draw = rng.random()
-    if draw < POISON or number == jobs // 3:
+    number, draw = BASE + place, rng.random()
+    if draw < POISON or place == jobs // 3:
         return FakeJob(number, does="poison"), "lost"
-    if draw < 2 * POISON or number == jobs // 2:
+    if draw < 2 * POISON or place == jobs // 2:
         return FakeJob(number, does="poison", times=1, state=state), "ok"
     kind = int((draw - 2 * POISON) / SHARE)
     if kind >= len(FAULTS):
@@ -212,11 +219,11 @@ def work(executor: DaskExecutor, jobs: Iterator[FakeJob], records: Records) -> N
                 break
             under_way += 1
             future = executor.submit(job)
-            future.add_done_callback(lambda done, number=job.number: ended.put((number, done)))
+            future.add_done_callback(lambda done, place=job.number - BASE: ended.put((place, done)))
         if under_way:
-            number, future = ended.get()
+            place, future = ended.get()
             under_way -= 1
-            records.put(number, *ending(future))
+            records.put(place, *ending(future))
     records.flush()
 
 
@@ -238,7 +245,7 @@ def verdict(path: Path, run: str, expected: list[str]) -> dict[str, Any]:
     values = {trial.index: trial.candidate for trial in trials if trial.status in (Status.OK, Status.CRASHED)}
     return {
         "records": len(trials),
-        "wrong_values": sum(value != value_of(number) for number, value in values.items()),
+        "wrong_values": sum(value != value_of(BASE + place) for place, value in values.items()),
         "missing": sum(number not in indices for number in range(len(expected))),
         "twice": sum(number > 1 for number in indices.values()),
         "statuses": dict(Counter(str(trial.status) for trial in trials)),
@@ -259,10 +266,26 @@ def orphans() -> int:
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
-                found += bool(re.search(rb"5117\d{12}7115", (folder / "cmdline").read_bytes()))
+                names = re.findall(rb"5117(\d{12,})7115", (folder / "cmdline").read_bytes())
+                found += any(int(name) // 1_000_000 == os.getpid() for name in names)
             except OSError:
                 continue
     return found
+
+
+def scratch(temporary: Path) -> tuple[int, list[str]]:
+    """What is left there: how many before, and what after the next process has tidied up, as each one does."""
+
+    def names() -> list[str]:
+        return sorted(path.name for path in temporary.iterdir() if path.name.startswith("simtune"))
+
+    before = len(names())
+    kept, tempfile.tempdir = tempfile.tempdir, str(temporary)
+    try:
+        sweep()
+    finally:
+        tempfile.tempdir = kept
+    return before, names()
 
 
 def soak(jobs: int, seed: int, kill_s: float) -> dict[str, Any]:
@@ -272,12 +295,11 @@ def soak(jobs: int, seed: int, kill_s: float) -> dict[str, Any]:
         state, temporary = folder / "state", folder / "tmp"
         state.mkdir()
         temporary.mkdir()
-        os.environ["SIMTUNE_CACHE"] = str(folder / "cache")
         expected: list[str] = []
 
         def planned() -> Iterator[FakeJob]:
-            for number in range(jobs):
-                job, end = plan(number, jobs, rng, state)
+            for place in range(jobs):
+                job, end = plan(place, jobs, rng, state)
                 expected.append(end)
                 yield job
 
@@ -296,8 +318,7 @@ def soak(jobs: int, seed: int, kill_s: float) -> dict[str, Any]:
             wall, cpu = time.monotonic() - start, time.process_time() - cpu
         finally:
             cluster.close()
-        time.sleep(1.0)
-        left = sorted(p.name for p in temporary.iterdir() if p.name.startswith("simtune"))
+        killed_left, left = scratch(temporary)
         return {
             "jobs": jobs,
             "wall_s": round(wall, 1),
@@ -311,6 +332,7 @@ def soak(jobs: int, seed: int, kill_s: float) -> dict[str, Any]:
             **verdict(path, records.run.id, expected),
             "resources_second_and_last_quarter": resources,
             "orphans": orphans(),
+            "scratch_of_killed_workers": killed_left,
             "scratch_left": left,
         }
 
