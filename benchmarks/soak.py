@@ -274,7 +274,7 @@ def orphans() -> int:
 
 
 def scratch(temporary: Path) -> tuple[int, list[str]]:
-    """What is left there: how many before, and what after the next process has tidied up, as each one does."""
+    """What is left there: how many, and what of it after the next process has tidied up."""
 
     def names() -> list[str]:
         return sorted(path.name for path in temporary.iterdir() if path.name.startswith("simtune"))
