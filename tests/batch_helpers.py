@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import shutil
 import tarfile
 from collections import Counter
@@ -18,6 +19,9 @@ from simtune.cli.main import cli
 from simtune.records import RecordStore, Trial
 from simtune.records.check import check
 from simtune.records.origins import origin_of
+from simtune.records.tvm_format import RECORD_FILE, WORKLOAD_FILE
+
+DATA = Path(__file__).resolve().parents[1] / "benchmarks" / "data" / "gem5" / "u74-like-minor"
 
 #: As `build_default` builds them, with their tensors in argument order.
 MATMULS = {f"matmul:m={m},n=16,k=16": f"float32:{m}x16,float32:16x16,float32:{m}x16" for m in (8, 16, 24, 32)}
@@ -46,6 +50,20 @@ def spinner(folder: Path, name: str, instructions: int) -> Path:
     path = assemble(scratch, "riscv64", program("riscv64", body)).rename(folder / name)
     shutil.rmtree(scratch)
     return path
+
+
+def work_directory(folder: Path, candidates: int) -> Path:
+    """A work directory of MetaSchedule with candidates of one matmul."""
+    folder.mkdir(parents=True)
+    (folder / WORKLOAD_FILE).write_bytes(lzma.decompress((DATA / f"{WORKLOAD_FILE}.xz").read_bytes()))
+    (folder / RECORD_FILE).write_text("\n".join(tuning_records()[:candidates]))
+    return folder
+
+
+def tuning_records() -> list[str]:
+    """Lines of MetaSchedule's file of records, of one matmul."""
+    lines = lzma.decompress((DATA / f"{RECORD_FILE}.xz").read_bytes()).decode().splitlines()
+    return [line for line in lines if line.startswith("[4,")]
 
 
 def run_batch(*arguments: object, code: int = 0, stdin: str | None = None) -> dict[str, Any]:

@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_helpers import MATMULS, by_name, copy_object, run_batch, spinner, tar_of, trials_of
+from batch_helpers import (
+    MATMULS,
+    by_name,
+    copy_object,
+    run_batch,
+    spinner,
+    tar_of,
+    trials_of,
+    tuning_records,
+    work_directory,
+)
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,9 +46,8 @@ from simtune.machines.model import Machine
 from simtune.records import Conditions, RecordStore, Run
 from simtune.records.model import Trial
 from simtune.records.origins import Origin, origin_of
-from simtune.records.tvm_format import RECORD_FILE, WORKLOAD_FILE
+from simtune.records.tvm_format import RECORD_FILE
 
-DATA = Path(__file__).resolve().parents[1] / "benchmarks" / "data" / "gem5" / "u74-like-minor"
 ARGS = next(iter(MATMULS.values()))
 Build = Callable[[str, Machine], Path]
 
@@ -139,11 +148,8 @@ def test_lists_of_programs_with_arguments(tmp_path: Path, objects: Path, monkeyp
 
 
 def test_a_tvm_work_directory(tmp_path: Path, qemu: Any) -> None:
-    folder, records = tmp_path / "work", tmp_path / "r.db"
-    folder.mkdir()
-    (folder / WORKLOAD_FILE).write_bytes(lzma.decompress((DATA / f"{WORKLOAD_FILE}.xz").read_bytes()))
-    stored = lzma.decompress((DATA / f"{RECORD_FILE}.xz").read_bytes()).decode().splitlines()
-    lines = [line for line in stored if line.startswith("[4,")][:3]
+    folder, records = work_directory(tmp_path / "work", 0), tmp_path / "r.db"
+    lines = tuning_records()[:3]
     broken = json.loads(lines[2])
     broken[1][0][0] = broken[1][0][0][1:]  # the first instruction, on which the others build
     lines[2] = json.dumps(broken)

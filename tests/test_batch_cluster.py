@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import lzma
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from batch_helpers import MATMULS, copy_object, run_batch, spinner, trials_of
+from batch_helpers import MATMULS, copy_object, run_batch, spinner, trials_of, work_directory
 from cluster_helpers import Cluster
 from execution_helpers import wait_for
 
@@ -19,9 +18,6 @@ from simtune.execution.view import View
 from simtune.machines.model import Machine
 from simtune.records import RecordStore
 from simtune.records.origins import origin_of
-from simtune.records.tvm_format import RECORD_FILE, WORKLOAD_FILE
-
-DATA = Path(__file__).resolve().parents[1] / "benchmarks" / "data" / "gem5" / "u74-like-minor"
 
 
 class Looks(Observer):
@@ -42,11 +38,7 @@ def everything(folder: Path, build_default: Callable[[str, Machine], Path], mach
     """Objects, a TVM work directory, and a list that names both and programs."""
     for number, workload in enumerate(MATMULS):
         copy_object(build_default(workload, machine), folder / "objects" / f"c{number}.o")
-    work = folder / "work"
-    work.mkdir()
-    (work / WORKLOAD_FILE).write_bytes(lzma.decompress((DATA / f"{WORKLOAD_FILE}.xz").read_bytes()))
-    stored = lzma.decompress((DATA / f"{RECORD_FILE}.xz").read_bytes()).decode().splitlines()
-    (work / RECORD_FILE).write_text("\n".join([line for line in stored if line.startswith("[4,")][:2]))
+    work = work_directory(folder / "work", 2)
     program = spinner(folder / "bin", "spin", 3_000_000)
     lines = [f"{program} {n}{' x' * (n % 4)}" for n in range(10)]
     (folder / "list.txt").write_text("\n".join([*lines, str(folder / "objects"), str(work)]))

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from batch_helpers import run_batch, spinner, trials_of
-from execution_helpers import fresh_mark, wait_for
+from batch_helpers import run_batch, spinner, trials_of, work_directory
+from execution_helpers import fresh_mark, marked, wait_for
 from process_helpers import SIMTUNE, environment, processes_about, scratch_entries
 
 from simtune.records import RecordStore, Trial
@@ -135,3 +135,18 @@ def test_two_drivers_and_an_interrupt(driver: Driver) -> None:
     resumed = run_batch(*driver.arguments)
     assert resumed["settled_before"] == before
     assert len(trials_of(driver.records, resumed["run"])) == JOBS
+
+
+def test_an_interrupt_while_candidates_are_built(driver: Driver, tmp_path: Path) -> None:
+    work = work_directory(tmp_path / "work", 40)
+    driver.arguments[0] = str(work)
+    process = driver.start()
+    # The process that imports TVM is there, and it has not come far.
+    assert wait_for(lambda: any("simtune.build.zygote" in line for line in marked(driver.mark)), 30)
+    time.sleep(0.5)
+    start = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert time.monotonic() - start < 2
+    assert process.returncode == 130
+    assert wait_for(lambda: not processes_about(driver.temporary, driver.mark), 3)

@@ -22,8 +22,9 @@ from simtune.jobs import Status
 from simtune.records.origins import Origin
 from simtune.tuning.tvm_database import StoredCandidate, TvmDatabase
 
-#: Candidates of a TVM database that are built together, while those before them are simulated.
-_BUILT_TOGETHER = 16
+#: Candidates of a TVM database that are built together, while those before them are simulated: at
+#: least so many, and so many per slot.
+_BUILT, _BUILT_PER_SLOT = 16, 2
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Feed:
     Args:
         signature: tensors of objects without side file.
         build: for the candidates of databases; None when nothing is to be built.
+        slots: how many jobs run at once.
         on_settled: called with index and status of a job that has its final record.
         on_duplicate: called for a job of the same content as one before it.
     """
@@ -74,11 +76,12 @@ class Feed:
         digests: Digests,
         signature: tuple[Tensor, ...],
         build: Build | None,
+        slots: Callable[[], int],
         on_settled: Callable[[int, Status], None],
         on_duplicate: Callable[[], None],
     ) -> None:
         self._found, self._ledger, self._digests = found, ledger, digests
-        self._signature, self._build = signature, build
+        self._signature, self._build, self._slots = signature, build, slots
         self._on_settled, self._on_duplicate = on_settled, on_duplicate
         self._seen: set[str] = set()
 
@@ -174,7 +177,7 @@ class Feed:
     def _chunks(self, database: TvmDatabase) -> Iterator[_Chunk]:
         named = ((_name(database, candidate), candidate) for candidate in database.candidates())
         due = (pair for pair in named if self._is_due(pair[0]))
-        while chunk := list(islice(due, _BUILT_TOGETHER)):
+        while chunk := list(islice(due, max(_BUILT, _BUILT_PER_SLOT * self._slots()))):
             yield chunk
 
     def _built(

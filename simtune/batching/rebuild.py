@@ -7,6 +7,7 @@ import json
 import shutil
 import weakref
 from collections.abc import Mapping
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class Rebuilder:
         self._builder = Builder(jobs, keep_failed=keep_failed, executor=executor)
         self._folder = scratch_folder("expected")
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._closed = False
         self._references: dict[tuple[str, int], Reference] = {}
 
     def build(self, database: TvmDatabase, candidates: list[StoredCandidate]) -> list[Candidate | Evaluation]:
@@ -55,6 +57,8 @@ class Rebuilder:
         results: dict[int, Candidate | Evaluation] = {}
         ready = []
         for candidate in candidates:
+            if self._closed:
+                raise CancelledError
             try:
                 ready.append((candidate, self._input(database, candidate)))
             except SimtuneError:
@@ -98,6 +102,7 @@ class Rebuilder:
         )
 
     def close(self) -> None:
-        """Ends the builder and removes the expected outputs."""
+        """Ends the builder and removes the expected outputs; gives up what another thread builds."""
+        self._closed = True
         self._builder.close()
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -161,7 +161,7 @@ def plan_batch(
         run = None if fresh else store.find_run(workload.id, loaded.digest(), config_digest(config))
         digests = Digests()
         ledger = Ledger(store, run, digests, retry_failed)
-        feed = Feed(found, ledger, digests, tuple(signature), None, on_settled, on_duplicate)
+        feed = Feed(found, ledger, digests, tuple(signature), None, lambda: 1, on_settled, on_duplicate)
         pending = feed.pending()
         due = tuple(islice(pending, _NAMED))
         number = len(due) + sum(1 for _ in pending)

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shlex
 import threading
 import time
-from concurrent.futures import Future, wait
+from concurrent.futures import CancelledError, Future, wait
 from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -74,7 +75,14 @@ class Sitting:
         digests = Digests()
         self._ledger = Ledger(store, run, digests, retry_failed)
         self._feed = Feed(
-            found, self._ledger, digests, signature, self._build, self._on_settled, self._on_duplicate
+            found,
+            self._ledger,
+            digests,
+            signature,
+            self._build,
+            evaluator.executor.capacity,
+            self._on_settled,
+            self._on_duplicate,
         )
         #: What has ended; None only wakes who waits for it.
         self._finished: SimpleQueue[tuple[Ready, Future[Evaluation]] | None] = SimpleQueue()
@@ -83,6 +91,7 @@ class Sitting:
         self._looked = 0.0
         self._rebuilder: Rebuilder | None = None
         self._builds: Future[list[Candidate | Evaluation]] | None = None
+        self._leaving = False
 
     def work(self, name: str) -> BatchResult:
         """Runs what is missing."""
@@ -125,8 +134,7 @@ class Sitting:
             self._evaluator.close(cancel=True)
             with contextlib.suppress(SimtuneError):
                 self._store.finish_run(self._run.id, state)
-        if self._rebuilder is not None:
-            self._rebuilder.close()
+        self._end_builds()
 
     def _go(self) -> None:
         for ready in self._feed:
@@ -232,13 +240,29 @@ class Sitting:
             try:
                 if before is not None:
                     wait([before])
-                building.set_result(self._builder().build(database, candidates))
+                builder = self._builder()
+                if self._leaving:
+                    raise CancelledError
+                building.set_result(builder.build(database, candidates))
             except BaseException as error:
                 building.set_exception(error)
 
-        # A daemon: a compiler that hangs does not keep the interpreter from exiting.
         threading.Thread(target=work, name="simtune-build", daemon=True).start()
         return building
+
+    def _end_builds(self) -> None:
+        """Gives builds up and waits for their thread: Python aborts when it ends while TVM is at work.
+
+        Not for builds elsewhere: these end when the executor is closed, and TVM is not at work here.
+        """
+        self._leaving = True
+        end = time.monotonic() + (math.inf if self._builder_executor is None else 1.0)
+        while self._builds is not None and not self._builds.done() and time.monotonic() < end:
+            if self._rebuilder is not None:
+                self._rebuilder.close()
+            wait([self._builds], 0.05)
+        if self._rebuilder is not None:
+            self._rebuilder.close()
 
     def _builder(self) -> Rebuilder:
         from simtune.batching.rebuild import Rebuilder
