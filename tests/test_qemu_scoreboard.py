@@ -341,6 +341,14 @@ def test_samples_stand_for_the_whole(tmp_path: Path) -> None:
     assert part == pytest.approx(whole, rel=0.02)
 
 
+def test_a_share_of_one_leaves_nothing_to_be_extrapolated(tmp_path: Path) -> None:
+    """What comes right behind the first half million instructions is slow, and is what a window would skip."""
+    slow = core(classes={"int_mul": InstructionTiming(20, 1, ("A",))})
+    quick = "li s3, 250000\n1: addi s3, s3, -1\n bnez s3, 1b"
+    body = f"{quick}\n{repeated('mul t1, t1, t1', 8000)}"
+    assert cycles(tmp_path, body, slow) == pytest.approx(250_000 + 20 * 8000, rel=0.01)
+
+
 def test_a_whole_program_is_replayed_too(tmp_path: Path) -> None:
     """Without marks everything counts, from the program's first instruction to its last."""
     body = repeated(CHAINS["riscv64"])
