@@ -242,9 +242,11 @@ def test_pages_beyond_the_tlb(tmp_path: Path) -> None:
     enough = cycles(tmp_path, body, core(tlb=Tlb(64, 1024, 7, 30)), before=before)
     second = cycles(tmp_path, body, core(tlb=Tlb(8, 1024, 7, 30)), before=before)
     walks = cycles(tmp_path, body, core(tlb=Tlb(8, 8, 7, 30)), before=before)
+    only = cycles(tmp_path, body, core(tlb=Tlb(8, 0, 7, 30)), before=before)
     assert enough == pytest.approx(without, rel=0.15)
     assert second == pytest.approx(without + 7 * 800, rel=0.15)
     assert walks == pytest.approx(without + 37 * 800, rel=0.15)
+    assert walks - only == pytest.approx(7 * 800, rel=0.15)  # there is no second level to be looked into
 
 
 def test_lines_that_take_turns_in_a_set(tmp_path: Path) -> None:

@@ -113,7 +113,13 @@ class MemoryUnit:
 
 @dataclass(frozen=True)
 class Tlb:
-    """Data address translation for pages of 4 KiB; no entries: never misses."""
+    """Data address translation for pages of 4 KiB.
+
+    Attributes:
+        entries: 0 = never misses.
+        l2_entries: 0 = no second level, whose latency a miss does not pay then.
+        l2_latency, walk_latency: cycles of a hit in the second level, and of a walk beyond it.
+    """
 
     entries: int = 0
     l2_entries: int = 0
