@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 ISAS = ("riscv64", "aarch64", "x86_64")
 
@@ -190,7 +190,10 @@ class Machine:
         caches: level name ("l1i", "l1d", "l2", "l3") to geometry; l1i and l1d always exist.
         energy_pj: counter name to picojoules per event, for the energy objective; may be empty.
         qemu_cpu: value for QEMU's ``-cpu``; empty lets the adapter derive it from `isa`.
+        accelerator: "": it is none, but a CPU.
     """
+
+    accelerator: ClassVar[str] = ""
 
     name: str
     description: str
