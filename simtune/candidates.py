@@ -19,13 +19,16 @@ class Candidate:
     """One built candidate.
 
     Attributes:
-        path: object or TVM tar.
+        path: object, TVM tar, or static executable.
         signature: tensors in argument order, for artifacts without side file.
         expected: what the output is compared with; None runs unchecked.
         expected_constant: the same for constant inputs, for candidates that may work on operands
             which they take for re-packed.
         constant: run on constant inputs in any case.
         instruction_limit: cut off after so many instructions, see `Evaluator.straggler_limit`.
+        executable: `path` is a whole program, which checks nothing and knows nothing of tensors.
+        arguments: command line of an executable.
+        length: predicted instructions for planning, 0 when unknown.
     """
 
     path: Path
@@ -34,6 +37,9 @@ class Candidate:
     expected_constant: Expectation | None = None
     constant: bool = False
     instruction_limit: int | None = None
+    executable: bool = False
+    arguments: tuple[str, ...] = ()
+    length: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -7,60 +7,35 @@ simulate` and batch use all go through here.
 
 from __future__ import annotations
 
-import contextlib
-import shlex
+import itertools
 import shutil
-import tempfile
-import threading
-import time
 import weakref
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from simtune.build.artifact import Artifact, load, side_file
 from simtune.build.expectation import Expectation
 from simtune.build.image import Plan, Tensor
-from simtune.build.kept import keep_folder
 from simtune.build.link import linker
 from simtune.candidates import BestRuns, Candidate, Evaluation, kind_of
 from simtune.counters import Counters
-from simtune.errors import ConfigurationError, InputFileError, MachineFileError
+from simtune.errors import ConfigurationError
 from simtune.execution.base import Executor
 from simtune.execution.local import LocalExecutor
 from simtune.execution.scratch import scratch_folder
-from simtune.jobs import Limits, Outcome, SimJob, Status
-from simtune.machines.dump import as_toml
-from simtune.machines.load import load_machine
+from simtune.jobs import Limits, Outcome, Status
 from simtune.machines.model import Machine
 from simtune.mca import MCA, Mca
+from simtune.pending import PendingEvaluation
 from simtune.predictors.base import ContextualPredictor, Predictor, Session
 from simtune.predictors.objective import Objective
-from simtune.records.model import Conditions, Simulation
+from simtune.records.committer import Committer
 from simtune.records.store import RecordStore
+from simtune.reproduce import Keeper
+from simtune.simulation import Simulated, SimulationJob
 from simtune.simulators.base import Simulator, models_to_count
-
-#: Key in the stored output of a simulation that the clock or its memory bound ended.
-_BOUNDS = "ended_by_bounds"
-
-
-def _bounds(limits: Limits) -> str:
-    return f"{limits.wall_s} s wall, {limits.cpu_s} s CPU, {limits.memory_bytes} bytes"
-
-
-def _bounded(outcome: Outcome, limits: Limits, instruction_limit: int | None) -> tuple[Outcome, int | None]:
-    """Notes what ended a run: only a run that its instructions ended is one under their limit."""
-    if outcome.status not in (Status.TIMEOUT, Status.OUT_OF_MEMORY):
-        return outcome, instruction_limit
-    if outcome.status is Status.TIMEOUT and "instructions" in outcome.error.partition("\n")[0]:
-        return outcome, instruction_limit
-    return replace(outcome, output={**outcome.output, _BOUNDS: _bounds(limits)}), None
-
-
-def _still_holds(known: Simulation, limits: Limits) -> bool:
-    """A run that the clock or memory ended may end otherwise under other bounds."""
-    return known.outcome.output.get(_BOUNDS, _bounds(limits)) == _bounds(limits)
 
 
 class Evaluator:
@@ -69,7 +44,8 @@ class Evaluator:
     Args:
         machine, simulator, predictor, objective: what to run and how to value it.
         store: finished simulations are committed here before they are used, and reused.
-        executor: where jobs run; a `LocalExecutor` over all usable cores by default.
+        executor: where jobs run; a `LocalExecutor` over all usable cores by default. One that is
+            given may serve others as well, and is not closed here.
         limits: bounds on each simulation.
         count: optional models, see `SimJob.count`, and "mca", see `simtune.mca`.
         seed: seed of the kernels' inputs.
@@ -121,11 +97,17 @@ class Evaluator:
         self.count = tuple(name for name in count if name != MCA)
         self.seed, self.warmup = seed, warmup
         self.keep_failed = keep_failed
+        #: What the counts depend on beside the simulator.
+        self.models = (*self.count, *([self.mca.name] if self.mca else []))
         self.executor = executor or LocalExecutor(jobs)
+        self._own_executor = executor is None
+        self._running: set[Future[Any]] = set()
+        self._numbers = itertools.count()
+        self.committer = Committer(store)
         self.scratch = scratch_folder("jobs")
         # Also for an evaluator that nobody closes, such as one whose construction fails below.
         weakref.finalize(self, shutil.rmtree, self.scratch, ignore_errors=True)
-        self._digest = machine.digest()
+        self.machine_digest = machine.digest()
         self._straggler_factor = straggler_factor
         self._best = BestRuns()
         self._sessions: dict[tuple[str, ...], Session] = {}
@@ -179,133 +161,59 @@ class Evaluator:
 
     def submit(self, candidate: Candidate) -> Future[Evaluation]:
         """Queues one candidate. The future never raises for a bad candidate."""
-        return self.executor.submit(lambda cancel: self.evaluate(candidate, cancel))
+        pending = PendingEvaluation(self, candidate)
+        pending.start()
+        return pending.future
 
-    def evaluate(self, candidate: Candidate, cancel: threading.Event | None = None) -> Evaluation:
-        """Evaluates one candidate in the calling thread."""
-        with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
-            start = time.perf_counter()
-            try:
-                artifact = load(candidate.path, Path(folder))
-                if artifact.isa != self.machine.isa.name:
-                    raise InputFileError(
-                        f"{candidate.path.name} is for {artifact.isa}, "
-                        f"{self.machine.name} is {self.machine.isa.name}",
-                        f"build it for target {dict(self.machine.target)}",
-                    )
-                plan = artifact.plan(candidate.signature)
-            except OSError as error:
-                return Evaluation(Status.INFRASTRUCTURE, "link", f"cannot unpack the candidate: {error}")
-            except InputFileError as error:
-                command = self._keep(candidate, candidate.path.parent.name, None)
-                return Evaluation(
-                    Status.INVALID, "link", str(error), command, link_s=time.perf_counter() - start
-                )
-            evaluation = self._run(candidate, artifact, plan, Path(folder), cancel)
-            return replace(
-                evaluation,
-                build_s=float(artifact.info.get("build_s", 0.0)),
-                digest=artifact.digest,
-                prepacked=artifact.info.get("prepacked"),
-            )
+    def evaluate(self, candidate: Candidate) -> Evaluation:
+        """Evaluates one candidate and waits for it."""
+        return self.submit(candidate).result()
 
-    def _run(
+    # ---- what a candidate under way asks for, see `simtune.pending` --------------------------
+
+    def run(self, job: SimulationJob) -> Future[Simulated]:
+        """Hands a job to the executor."""
+        running = self.executor.submit(job)
+        self._running.add(running)
+        running.add_done_callback(self._running.discard)
+        return running
+
+    def unpack_folder(self) -> Path:
+        """Name of a folder for a candidate's unpacked files, not made yet: most need none."""
+        return self.scratch / str(next(self._numbers))
+
+    def limits_of(self, candidate: Candidate) -> Limits:
+        """The bounds of one candidate's simulation."""
+        bounds = [b for b in (candidate.instruction_limit, self.limits.instructions) if b is not None]
+        return replace(self.limits, instructions=min(bounds, default=None))
+
+    def expected_length(self, plan: Plan | None, candidate: Candidate) -> float:
+        """Predicted instructions: as said, else like the best of its kernel so far; 0 when unknown."""
+        if candidate.length or plan is None:
+            return candidate.length
+        return float(self._best.get(plan.tensors) or 0)
+
+    def note(self, tensors: Sequence[Tensor], outcome: Outcome) -> None:
+        """Learns how long a right candidate of a kernel ran."""
+        self._best.note(tensors, outcome.counters)
+
+    def keep(
         self,
         candidate: Candidate,
-        artifact: Artifact,
-        plan: Plan,
-        folder: Path,
-        cancel: threading.Event | None,
-    ) -> Evaluation:
-        prepacked = candidate.constant or bool(artifact.info.get("prepacked"))
-        expected = candidate.expected_constant if prepacked else candidate.expected
-        evaluation = self._simulate(candidate, artifact, plan, expected, prepacked, folder, cancel)
-        untold = "prepacked" not in artifact.info
-        if (
-            evaluation.status is Status.WRONG_OUTPUT
-            and candidate.expected_constant
-            and untold
-            and not prepacked
-        ):
-            # TVM's own builder does not tell whether an operand was taken for re-packed. With
-            # constant inputs the order inside an operand does not matter, an error still does.
-            evaluation = self._simulate(
-                candidate, artifact, plan, candidate.expected_constant, True, folder, cancel
-            )
-        return evaluation
-
-    def _simulate(
-        self,
-        candidate: Candidate,
-        artifact: Artifact,
-        plan: Plan,
+        digest: str,
         expected: Expectation | None,
-        constant: bool,
-        folder: Path,
-        cancel: threading.Event | None,
-    ) -> Evaluation:
-        common = ("--touch", "--seed", str(self.seed), "--warmup", str(self.warmup))
-        fill = ("--constant",) if constant else ()
-        kernel = " ".join(map(str, plan.tensors))
-        conditions = Conditions(
-            artifact.digest,
-            self.simulator.name,
-            self.version,
-            self._digest,
-            (kernel, plan.steps[0].kernel, *common, *(expected.conditions() if expected else fill)),
-            self.seed,
-            (*self.count, *([self.mca.name] if self.mca else [])),
-        )
-        limit = min(
-            (bound for bound in (candidate.instruction_limit, self.limits.instructions) if bound is not None),
-            default=None,
-        )
-        known = self.store.get_simulation(conditions.key, limit)
-        if known is not None and _still_holds(known, self.limits):
-            outcome = known.outcome
-            if outcome.ok:
-                self._best.note(plan.tensors, outcome.counters)
-            elif kept := self._keep(candidate, artifact.digest, expected, constant, known.instruction_limit):
-                # What an earlier run kept may have been removed since.
-                outcome = replace(outcome, command=kept)
-            return self._value(outcome, conditions.key, cached=True)
-        start = time.perf_counter()
-        try:
-            executable = linker(artifact.isa).link(artifact.objects, plan, folder / "candidate.elf")
-        except OSError as error:  # such as a full disk
-            return Evaluation(Status.INFRASTRUCTURE, "link", f"cannot write the executable: {error}")
-        except InputFileError as error:
-            command = self._keep(candidate, artifact.digest, expected, constant, limit)
-            return Evaluation(Status.INVALID, "link", str(error), command, link_s=time.perf_counter() - start)
-        linked = time.perf_counter()
-        job = SimJob(
-            executable,
-            self.machine,
-            (*common, *(expected.arguments() if expected else fill)),
-            replace(self.limits, instructions=limit),
-            tuple(dict.fromkeys((*self.count, "blocks"))) if self.mca else self.count,
-            folder,
-            content=conditions.content,
-        )
-        outcome = self.simulator.run(job, cancel)
-        if self.mca:
-            outcome = self.mca.add(outcome, keep_blocks="blocks" in self.count)
-        simulated = time.perf_counter()
-        cancelled = cancel is not None and cancel.is_set()
-        # The adapter's own command names the executable, which is gone in a moment.
-        command = ""
-        if outcome.ok:
-            self._best.note(plan.tensors, outcome.counters)
-        elif not cancelled:
-            command = self._keep(candidate, artifact.digest, expected, constant, limit)
-        outcome = replace(outcome, command=command)
-        if outcome.ok or not cancelled:  # what a cancelled job failed of says nothing about its candidate
-            outcome, cut = _bounded(outcome, self.limits, limit)
-            self.store.put_simulations([Simulation(conditions, outcome, cut)])
-        evaluation = self._value(outcome, conditions.key, cached=False)
-        return replace(evaluation, link_s=linked - start, simulate_s=simulated - linked)
+        constant: bool = False,
+        instruction_limit: int | None = None,
+    ) -> str:
+        """Keeps a failed candidate; returns the command that repeats it, empty when nothing is kept."""
+        if self.keep_failed is None:
+            return ""
+        models = (*self.count, *([MCA] if self.mca else []))
+        keeper = Keeper(self.machine, self.simulator.name, self.limits, models, self.seed, self.warmup)
+        return keeper.keep(self.keep_failed, candidate, digest, expected, constant, instruction_limit)
 
-    def _value(self, outcome: Outcome, key: str, cached: bool) -> Evaluation:
+    def value(self, outcome: Outcome, key: str, cached: bool) -> Evaluation:
+        """The evaluation of a simulation's outcome."""
         if not outcome.ok or outcome.counters is None:
             return Evaluation(
                 outcome.status,
@@ -324,61 +232,18 @@ class Evaluator:
         )
         return Evaluation(Status.OK, "", "", outcome.command, value, predicted, key, outcome, cached)
 
-    def _keep(
-        self,
-        candidate: Candidate,
-        digest: str,
-        expected: Expectation | None,
-        constant: bool = False,
-        instruction_limit: int | None = None,
-    ) -> str:
-        """Keeps a failed candidate with all that its run depends on; returns the shell command that
-        repeats it, empty when nothing is kept."""
-        if self.keep_failed is None:
-            return ""
-        folder = keep_folder(self.keep_failed, digest[:16])
-        kept = folder / candidate.path.name
-        shutil.copy(candidate.path, kept)
-        times = [bound for bound in (self.limits.wall_s, self.limits.cpu_s) if bound is not None]
-        memory = self.limits.memory_bytes
-        options: dict[str, object] = {
-            "--machine": self._machine_name(folder),
-            "--simulator": self.simulator.name,
-            "--seed": self.seed,
-            "--warmup": self.warmup or None,
-            "--timeout": min(times, default=None),
-            "--memory": None if memory is None else memory / 2**20,
-            "--max-instructions": instruction_limit,
-        }
-        if side_file(candidate.path).exists():
-            shutil.copy(side_file(candidate.path), side_file(kept))
-        elif candidate.signature:
-            options["--args"] = ",".join(map(str, candidate.signature))
-        if expected is not None:
-            options["--expect"] = shutil.copy(expected.path, folder / f"{expected.digest[:16]}.expected")
-            options |= {"--rtol": expected.rtol, "--atol": expected.atol}
-            constant = expected.constant
-        command = ["simtune", "simulate", str(kept), *(["--constant"] if constant else [])]
-        for name, value in options.items():
-            command += [] if value is None else [name, str(value)]
-        for model in (*self.count, *([MCA] if self.mca else [])):
-            command += ["--count", model]
-        return shlex.join(command)
-
-    def _machine_name(self, folder: Path) -> str:
-        """What names this machine on a command line; one that has no name is written into `folder`."""
-        with contextlib.suppress(MachineFileError):
-            if load_machine(self.machine.name).digest() == self._digest:
-                return self.machine.name
-        path = folder / "machine.toml"
-        path.write_text(as_toml(self.machine))
-        return str(path)
-
     def cancel(self) -> None:
-        """Stops everything that runs or waits; returns at once."""
-        self.executor.cancel()
+        """Stops everything of this evaluator that runs or waits; returns at once."""
+        self.executor.cancel(list(self._running))
 
     def close(self, cancel: bool = False) -> None:
-        """Ends the executor and removes the scratch folder."""
-        self.executor.close(cancel=cancel)
+        """Waits for its candidates, or with `cancel` gives them up; commits what is finished, ends
+        an executor of its own, and removes the scratch folder."""
+        if cancel:
+            self.cancel()
+        if self._own_executor:
+            self.executor.close(cancel=cancel)
+        else:
+            wait(list(self._running))
+        self.committer.close()
         shutil.rmtree(self.scratch, ignore_errors=True)

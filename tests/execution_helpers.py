@@ -1,14 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the processes that a test has started, however far they have run from it."""
+"""Jobs of a line, and the processes that a test has started, however far they have run from it."""
 
 from __future__ import annotations
 
 import os
+import threading
 import time
 import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from simtune.execution.base import Job, Site
 
 MARK = "SIMTUNE_TEST_MARK"
+
+
+@dataclass(frozen=True)
+class Call(Job[Any]):
+    """A job that calls a function with the event that cancels it."""
+
+    function: Callable[[threading.Event], Any]
+    weight: float = 0.0
+
+    @property
+    def length(self) -> float:
+        return self.weight
+
+    def run(self, site: Site) -> Any:
+        return self.function(site.cancel)
 
 
 def fresh_mark() -> str:

@@ -7,6 +7,7 @@ milliseconds for what takes one tenth of a millisecond here.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from dataclasses import dataclass
 from functools import cached_property
@@ -141,6 +142,11 @@ class Elf:
 
     def _content(self, section: _Section) -> bytes:
         return self._data[section.offset : section.offset + section.size]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the whole file, in hex."""
+        return hashlib.sha256(self._data).hexdigest()
 
     @property
     def has_region(self) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from math import prod
+from typing import Any
 
 from simtune.errors import InputFileError
 
@@ -95,6 +96,22 @@ class Plan:
     def single(cls, tensors: Sequence[Tensor], kernel: str = "main") -> Plan:
         """One call of one kernel on all tensors in order."""
         return cls(tuple(tensors), (Step(kernel, tuple(range(len(tensors)))),))
+
+    def as_json(self) -> list[Any]:
+        """The plan as plain lists."""
+        return [
+            [[tensor.dtype, tensor.shape, int(tensor.role)] for tensor in self.tensors],
+            [[step.kernel, step.tensors] for step in self.steps],
+        ]
+
+    @classmethod
+    def from_json(cls, data: Sequence[Any]) -> Plan:
+        """The inverse of `as_json`."""
+        tensors, steps = data
+        return cls(
+            tuple(Tensor(dtype, tuple(shape), Role(role)) for dtype, shape, role in tensors),
+            tuple(Step(kernel, tuple(numbers)) for kernel, numbers in steps),
+        )
 
     def offsets(self) -> tuple[list[int], int]:
         """Byte offset of each tensor in the tensor area, and the area's size."""

@@ -48,21 +48,24 @@ class LinkFailed(InputFileError):
 class Linker:
     """Links candidates for one instruction set.
 
+    Args:
+        base: harness executable; the one that is built here by default.
+
     Raises:
         ToolMissingError: compiler or linker missing.
     """
 
-    def __init__(self, isa: str) -> None:
+    def __init__(self, isa: str, base: Path | None = None) -> None:
         self.isa = isa
         self._ld = find(isa).ld
-        path = harness(isa)
-        base = Elf.read(path)
+        path = base or harness(isa)
+        elf = Elf.read(path)
         self._base = path.read_bytes()
-        self._headers = {s.address: s.header for s in base.segments()}
+        self._headers = {s.address: s.header for s in elf.segments()}
         exported = {
-            name[len(_EXPORT) :]: value for name, value in base.symbols.items() if name.startswith(_EXPORT)
+            name[len(_EXPORT) :]: value for name, value in elf.symbols.items() if name.startswith(_EXPORT)
         }
-        runtime = {name: value for name, value in base.symbols.items() if name.startswith(_RUNTIME)}
+        runtime = {name: value for name, value in elf.symbols.items() if name.startswith(_RUNTIME)}
         symbols = "".join(f"{name} = {value:#x};\n" for name, value in sorted((exported | runtime).items()))
         script = _SCRIPT.format(symbols=symbols, text=TEXT_WINDOW, data=DATA_WINDOW, end=WINDOW_END)
         self._script = str(native.keep(f"link-{isa}.ld", script))
@@ -143,6 +146,6 @@ def _explain(stderr: str, objects: Sequence[Path]) -> str:
 
 
 @lru_cache(maxsize=8)
-def linker(isa: str) -> Linker:
-    """The shared linker of an instruction set."""
-    return Linker(isa)
+def linker(isa: str, base: Path | None = None) -> Linker:
+    """The shared linker of an instruction set, see `Linker`."""
+    return Linker(isa, base)

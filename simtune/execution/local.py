@@ -3,23 +3,36 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
+import tempfile
 import threading
+import weakref
+from collections.abc import Collection
 from concurrent.futures import Future
-from queue import SimpleQueue
+from pathlib import Path
+from queue import PriorityQueue
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from simtune.execution.base import Task
+from simtune.execution.base import Job, Site
 from simtune.execution.capacity import slots
+from simtune.execution.scratch import scratch_folder
 
-T = TypeVar("T")
+R = TypeVar("R")
 
-#: A queued task with its future and the event that cancels it; None tells a worker to leave.
-_Item = tuple["Future[Any]", Task[Any], threading.Event] | None
+#: A queued job with its future and the event that cancels it; None tells a worker to leave. The two
+#: numbers in front put the longest job first, and equals in the order in which they came.
+_Item = tuple[float, int, "tuple[Future[Any], Job[Any], threading.Event] | None"]
 
 
-class _Closing:
-    """The context manager that local executors share."""
+class _Local:
+    """What local executors share: their scratch folder and the context manager."""
+
+    def __init__(self) -> None:
+        self._scratch = scratch_folder("jobs")
+        # Also for an executor that nobody closes.
+        self._remove_scratch = weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
 
     def close(self, cancel: bool = False) -> None:
         raise NotImplementedError
@@ -36,34 +49,35 @@ class _Closing:
         self.close(cancel=kind is not None)
 
 
-class LocalExecutor(_Closing):
-    """Runs tasks in as many threads as cores and memory allow.
+class LocalExecutor(_Local):
+    """Runs jobs in as many threads as cores and memory allow.
 
     A simulation is a process of its own, so threads are all it takes to wait for many. They are
     daemon threads: an executor that was never closed does not keep the interpreter from exiting,
     and what it was running dies with this process (see `simtune.execution.supervise`).
 
     Args:
-        jobs: upper bound on the tasks at once; None leaves it to cores and memory.
-        memory_per_job: bytes that one task is expected to need.
+        jobs: upper bound on the jobs at once; None leaves it to cores and memory.
+        memory_per_job: bytes that one job is expected to need.
     """
 
     def __init__(self, jobs: int | None = None, memory_per_job: int = 512 << 20) -> None:
         self._capacity = slots(jobs, memory_per_job)
-        self._queue: SimpleQueue[_Item] = SimpleQueue()
+        super().__init__()
+        self._queue: PriorityQueue[_Item] = PriorityQueue()
+        self._order = itertools.count()
         self._threads: list[threading.Thread] = []
-        self._unfinished: set[Future[Any]] = set()
-        self._cancelled = threading.Event()
+        self._unfinished: dict[Future[Any], threading.Event] = {}
         self._closed = False
         self._lock = threading.Lock()
 
-    def submit(self, task: Task[T]) -> Future[T]:
-        future: Future[T] = Future()
+    def submit(self, job: Job[R]) -> Future[R]:
+        future: Future[R] = Future()
         with self._lock:
             if self._closed:
                 raise RuntimeError("submit() after close() of the executor")
-            self._unfinished.add(future)
-            self._queue.put((future, task, self._cancelled))
+            self._unfinished[future] = cancelled = threading.Event()
+            self._queue.put((-job.length, next(self._order), (future, job, cancelled)))
             if len(self._threads) < min(self._capacity, len(self._unfinished)):
                 self._start_thread()
         future.add_done_callback(self._forget)
@@ -72,13 +86,11 @@ class LocalExecutor(_Closing):
     def capacity(self) -> int:
         return self._capacity
 
-    def cancel(self) -> None:
+    def cancel(self, futures: Collection[Future[Any]] | None = None) -> None:
         with self._lock:
-            # Later tasks get a fresh event, so that the executor can be used again.
-            cancelled, self._cancelled = self._cancelled, threading.Event()
-            unfinished = list(self._unfinished)
-        cancelled.set()
-        for future in unfinished:
+            given_up = [(f, e) for f, e in self._unfinished.items() if futures is None or f in futures]
+        for future, cancelled in given_up:
+            cancelled.set()
             future.cancel()  # has no effect on those that run; the event stops these
 
     def close(self, cancel: bool = False) -> None:
@@ -89,37 +101,38 @@ class LocalExecutor(_Closing):
             self.cancel()
         if first:
             for _ in threads:
-                self._queue.put(None)
+                self._queue.put((float("inf"), next(self._order), None))
         try:
             for thread in threads:
                 thread.join()
         except BaseException:
             self.cancel()  # Ctrl-C while waiting for the rest
             raise
+        self._remove_scratch()
 
     def _start_thread(self) -> None:
         name = f"simtune-job-{len(self._threads)}"
-        thread = threading.Thread(target=_work, args=(self._queue,), name=name, daemon=True)
+        thread = threading.Thread(target=_work, args=(self._queue, self._scratch), name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
 
     def _forget(self, future: Future[Any]) -> None:
         with self._lock:
-            self._unfinished.discard(future)
+            self._unfinished.pop(future, None)
 
 
-class InlineExecutor(_Closing):
-    """Runs each task at once in the caller's thread: for debugging, and for plain tracebacks."""
+class InlineExecutor(_Local):
+    """Runs each job at once in the caller's thread: for debugging, and for plain tracebacks."""
 
     def __init__(self) -> None:
-        self._cancelled = threading.Event()
+        super().__init__()
         self._closed = False
 
-    def submit(self, task: Task[T]) -> Future[T]:
+    def submit(self, job: Job[R]) -> Future[R]:
         if self._closed:
             raise RuntimeError("submit() after close() of the executor")
-        future: Future[T] = Future()
-        _perform(future, task, self._cancelled)
+        future: Future[R] = Future()
+        _perform(future, job, threading.Event(), self._scratch)
         error = future.exception()
         if error is not None and not isinstance(error, Exception):
             raise error  # Ctrl-C and exit() are meant for the caller
@@ -128,29 +141,29 @@ class InlineExecutor(_Closing):
     def capacity(self) -> int:
         return 1
 
-    def cancel(self) -> None:
-        cancelled, self._cancelled = self._cancelled, threading.Event()
-        cancelled.set()
+    def cancel(self, futures: Collection[Future[Any]] | None = None) -> None:
+        """Nothing waits or runs when the caller has the word."""
 
     def close(self, cancel: bool = False) -> None:
         self._closed = True
-        if cancel:
-            self.cancel()
+        self._remove_scratch()
 
 
-def _work(queue: SimpleQueue[_Item]) -> None:
-    while (item := queue.get()) is not None:
-        _perform(*item)
-        del item  # holds the result until the next task otherwise
+def _work(queue: PriorityQueue[_Item], scratch: Path) -> None:
+    while (item := queue.get()[2]) is not None:
+        _perform(*item, scratch)
+        del item  # holds the result until the next job otherwise
 
 
-def _perform(future: Future[Any], task: Task[Any], cancelled: threading.Event) -> None:
+def _perform(future: Future[Any], job: Job[Any], cancelled: threading.Event, scratch: Path) -> None:
     if not future.set_running_or_notify_cancel():
         return
     try:
-        result = task(cancelled)
+        scratch.mkdir(exist_ok=True)  # somebody may have tidied up the folder for temporary files
+        with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as folder:
+            result = job.run(Site(Path(folder), cancelled))
     except BaseException as error:
-        # Even SystemExit: a task must not be able to end a worker.
+        # Even SystemExit: a job must not be able to end a worker.
         future.set_exception(error)
     else:
         future.set_result(result)
