@@ -149,7 +149,7 @@ def command(
             }
         )
     else:
-        _print_fit(fit, out, built_s)
+        _print_fit(replace(fit, start_s=built_s + fit.start_s, wall_s=built_s + fit.wall_s), out)
     sys.exit(130 if fit.ended == INTERRUPTED else 0 if better else 1)
 
 
@@ -215,7 +215,7 @@ def _both(before: Score, after: Score) -> str:
     )
 
 
-def _print_fit(fit: Fit, out: Path, built_s: float) -> None:
+def _print_fit(fit: Fit, out: Path) -> None:
     table = _table("parameter", "before*", "after*", "worth*", title="fitted numbers (worth: of the loss)")
     for change in fit.changes:
         worth = "-" if math.isnan(change.gain) else f"{change.gain:.4f}"
@@ -239,9 +239,8 @@ def _print_fit(fit: Fit, out: Path, built_s: float) -> None:
     most = ", ".join(list(fit.sensitivity)[:5])
     click.echo(f"most sensitive: {most or '-'}")
     click.echo(
-        f"{fit.runs} simulations, {fit.rounds} rounds, {built_s + fit.wall_s:.0f} s, of which "
-        f"{built_s + fit.start_s:.0f} s for building and for simulating every candidate once; {fit.ended}; "
-        f"written to {out}"
+        f"{fit.runs} simulations, {fit.rounds} rounds, {fit.wall_s:.0f} s, of which {fit.start_s:.0f} s for "
+        f"building and for simulating every candidate once; {fit.ended}; written to {out}"
     )
 
 
