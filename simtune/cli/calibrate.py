@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
-from simtune.cli.output import emit_json, json_option
-from simtune.cli.records import _print, _table
+from simtune.cli.output import emit_json, json_option, make_table, print_out
 from simtune.cli.train import dataset_options
 from simtune.errors import ConfigurationError
 
@@ -216,12 +215,14 @@ def _both(before: Score, after: Score) -> str:
 
 
 def _print_fit(fit: Fit, out: Path) -> None:
-    table = _table("parameter", "before*", "after*", "worth*", title="fitted numbers (worth: of the loss)")
+    table = make_table(
+        "parameter", "before*", "after*", "worth*", title="fitted numbers (worth: of the loss)"
+    )
     for change in fit.changes:
         worth = "-" if math.isnan(change.gain) else f"{change.gain:.4f}"
         table.add_row(change.path, f"{change.old:g}", f"{change.new:g}", worth)
-    _print(table if fit.changes else "no change of any number makes the predictions better")
-    table = _table("workload", "error*", "", "tau-b*", "", title="untrained predictions: before, after")
+    print_out(table if fit.changes else "no change of any number makes the predictions better")
+    table = make_table("workload", "error*", "", "tau-b*", "", title="untrained predictions: before, after")
     for held, before, after in ((False, fit.before, fit.after), (True, fit.held_before, fit.held_after)):
         if before is None or after is None:
             continue
@@ -230,7 +231,7 @@ def _print_fit(fit: Fit, out: Path) -> None:
             new_error, new_tau = after.workloads.get(name, (math.nan, math.nan))
             label = escape(name) + (" (held out)" if held else "")
             table.add_row(label, f"{error:.1%}", f"{new_error:.1%}", f"{tau:.3f}", f"{new_tau:.3f}")
-    _print(table)
+    print_out(table)
     click.echo(f"fitted workloads:   {_both(fit.before, fit.after)}")
     if fit.held_before and fit.held_after:
         click.echo(f"workloads held out: {_both(fit.held_before, fit.held_after)}")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from simtune.cli.output import count, emit_json, json_option
-from simtune.cli.records import records_option
+from simtune.cli.stored import records_option
 
 F = TypeVar("F", bound=Callable[..., Any])
 
