@@ -18,10 +18,9 @@ class OverlappingScheduler(ms.task_scheduler.PyTaskScheduler):  # type: ignore[m
 
     ``ms.tune.tune_tasks(..., task_scheduler=simtune.OverlappingScheduler())``, the same for Relax.
 
-    TVM's "gradient" scheduler never overlaps beyond its first round: a task's gradient changes only when its
-    batch is joined, so the task that was just sent wins again, and is waited for. This one estimates
-    the gradient alike (Zheng et al., Ansor, OSDI 2020, section 6.2, as in TVM's gradient_based.cc),
-    and leaves out the tasks whose batches were sent last. What it picks depends on results only, not
+    Under TVM's "gradient" scheduler the task that was just sent often wins again, since its gradient
+    changes only when its batch is joined, and is waited for. This one estimates the gradient alike (Zheng et al., Ansor, OSDI 2020, section 6.2, as in TVM's gradient_based.cc),
+    but leaves out the tasks whose batches were sent last. What it picks depends on results only, not
     on how fast they come, so a seed gives the same search each time.
 
     Args:
