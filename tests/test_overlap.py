@@ -15,6 +15,7 @@ import pytest
 
 import simtune
 from simtune.candidates import Candidate
+from simtune.errors import ConfigurationError
 from simtune.evaluate import Evaluator
 from simtune.machines.load import load_machine
 from simtune.machines.model import Machine
@@ -170,7 +171,7 @@ def test_tasks_end_with_their_trials_and_the_last_one_goes_on_alone(builder: Any
         num_trials_per_iter=2,
     )
     assert Counter(whose for _, whose in tuning.simulated) == {(48, 64): 4, (32, 32): 4}
-    with pytest.raises(ValueError, match="ahead is 0"):
+    with pytest.raises(ConfigurationError, match="ahead is 0"):
         simtune.OverlappingScheduler(ahead=0)
 
 
