@@ -7,6 +7,7 @@ simulate` and batch use all go through here.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import weakref
 from collections.abc import Sequence
@@ -102,6 +103,7 @@ class Evaluator:
         self._own_executor = executor is None
         self._running: set[Future[Any]] = set()
         self._pending: set[Future[Evaluation]] = set()
+        self._numbers = itertools.count()
         self.committer = Committer(store)
         self.scratch = scratch_folder("jobs")
         # Also for an evaluator that nobody closes, such as one whose construction fails below.
@@ -178,6 +180,10 @@ class Evaluator:
         self._running.add(running)
         running.add_done_callback(self._running.discard)
         return running
+
+    def unpack_folder(self) -> Path:
+        """Name of a folder for a candidate's unpacked files, not made yet: most need none."""
+        return self.scratch / str(next(self._numbers))
 
     def limits_of(self, candidate: Candidate) -> Limits:
         """The bounds of one candidate's simulation."""
