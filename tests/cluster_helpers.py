@@ -76,12 +76,20 @@ class Node:
 class Worker(Node):
     """`simtune worker` with a folder of its own for temporary files, cache and all."""
 
-    def __init__(self, address: str, folder: Path, jobs: int = 1, *options: str, **environment: str) -> None:
+    def __init__(
+        self,
+        address: str,
+        folder: Path,
+        jobs: int = 1,
+        *options: str,
+        prefix: Sequence[str] = (),
+        **environment: str,
+    ) -> None:
         self.jobs = jobs
         self.temporary = folder / "tmp"
         self.temporary.mkdir(parents=True, exist_ok=True)
         places = {"TMPDIR": str(self.temporary), "SIMTUNE_CACHE": str(folder / "cache")}
-        command = [*SIMTUNE, "worker", address, "--jobs", str(jobs), *options]
+        command = [*prefix, *SIMTUNE, "worker", address, "--jobs", str(jobs), *options]
         super().__init__(command, folder, {**places, **environment})
 
     def joined(self) -> int:
@@ -97,10 +105,12 @@ class Worker(Node):
 class Cluster:
     """A scheduler and some workers."""
 
-    def __init__(self, folder: Path, workers: int = 2, jobs: int = 1, **environment: str) -> None:
-        self.folder, self.environment = folder, environment
+    def __init__(
+        self, folder: Path, workers: int = 2, jobs: int = 1, host: str = "127.0.0.1", **environment: str
+    ) -> None:
+        self.folder, self.host, self.environment = folder, host, environment
         self.port = free_port()
-        self.address = f"tcp://127.0.0.1:{self.port}"
+        self.address = f"tcp://{host}:{self.port}"
         self.workers: list[Worker] = []
         self.scheduler = self.start_scheduler()
         for _ in range(workers):
@@ -108,12 +118,19 @@ class Cluster:
         self.ready()
 
     def start_scheduler(self) -> Node:
-        command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1"]
+        command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", self.host]
         options = ["--port", str(self.port), "--dashboard-address", "127.0.0.1:0"]
         self.scheduler = Node([*command, *options], self.folder / "scheduler", self.environment)
         return self.scheduler
 
-    def add(self, jobs: int = 1, *options: str, address: str = "", **environment: str) -> Worker:
+    def add(
+        self,
+        jobs: int = 1,
+        *options: str,
+        address: str = "",
+        prefix: Sequence[str] = (),
+        **environment: str,
+    ) -> Worker:
         folder = self.folder / f"worker{len(self.workers)}"
         worker = Worker(
             address or self.address, folder, jobs, *options, **{**self.environment, **environment}

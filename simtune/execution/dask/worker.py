@@ -140,8 +140,9 @@ async def _serve(options: WorkerOptions) -> int:
                 jobs.stop()
                 if told.is_set():
                     await _leave(worker, jobs)
-        except (TimeoutError, OSError) as error:
-            print(f"no scheduler at {options.address}: {error}", file=sys.stderr, flush=True)
+        except Exception as error:  # Dask's start wraps whatever went wrong
+            why = error.__cause__ or error
+            print(f"not joined {options.address}: {type(why).__name__}: {why}", file=sys.stderr, flush=True)
         finally:
             jobs.close()
     return 0 if told.is_set() else 3
