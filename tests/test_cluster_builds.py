@@ -33,6 +33,7 @@ def test_tunings_share_a_cluster_and_its_builds_die_with_their_worker(tmp_path: 
 
     machine = load_machine("sifive-u74")
     logging.getLogger("tvm.s_tir.meta_schedule").handlers.clear()
+    shared_pool().close()  # what other tests have left
     cluster = Cluster(tmp_path / "cluster")
 
     def tune(size: int) -> simtune.TuneResult:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import simtune
+from simtune.build.pool import shared_pool
 from simtune.candidates import Candidate
 from simtune.errors import ConfigurationError
 from simtune.evaluate import Evaluator
@@ -250,3 +251,4 @@ def test_two_tunings_share_an_executor(tmp_path: Path) -> None:
         name: (4, 0) for name in WORKLOADS[:2]
     }
     assert all(one.best is not None for one in results.values())
+    shared_pool().close()
