@@ -102,6 +102,7 @@ class Evaluator:
         self.executor = executor or LocalExecutor(jobs)
         self._own_executor = executor is None
         self._running: set[Future[Any]] = set()
+        self._pending: set[Future[Evaluation]] = set()
         self._numbers = itertools.count()
         self.committer = Committer(store)
         self.scratch = scratch_folder("jobs")
@@ -162,6 +163,8 @@ class Evaluator:
     def submit(self, candidate: Candidate) -> Future[Evaluation]:
         """Queues one candidate. The future never raises for a bad candidate."""
         pending = PendingEvaluation(self, candidate)
+        self._pending.add(pending.future)
+        pending.future.add_done_callback(self._pending.discard)
         pending.start()
         return pending.future
 
@@ -241,9 +244,13 @@ class Evaluator:
         an executor of its own, and removes the scratch folder."""
         if cancel:
             self.cancel()
+        try:
+            # For the candidates, not only for their jobs: what a job found has still to be committed.
+            wait([*self._pending, *self._running])
+        except BaseException:
+            self.cancel()  # Ctrl-C while waiting for the rest
+            raise
         if self._own_executor:
             self.executor.close(cancel=cancel)
-        else:
-            wait(list(self._running))
         self.committer.close()
         shutil.rmtree(self.scratch, ignore_errors=True)

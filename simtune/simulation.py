@@ -84,6 +84,11 @@ class SimulationJob(PortableJob[Simulated]):
     def length(self) -> float:
         return self.instructions
 
+    @property
+    def needs(self) -> str:
+        estimator = f" {self.mca.name}" if self.mca else ""
+        return f"{self.simulator.name} {self.version} {self.machine.name}{estimator}"
+
     def run(self, site: Site) -> Simulated:
         """Links and simulates."""
         start = time.perf_counter()

@@ -29,6 +29,7 @@ VERBS = {
     "train": "Learn a predictor from native times.",
     "tune": "Tune a workload for a machine, in simulation.",
     "vta": "The Versatile Tensor Accelerator: layers, spaces, programs.",
+    "worker": "Run jobs for drivers elsewhere, through a Dask scheduler.",
     "workloads": "List the named and parametric workloads.",
 }
 

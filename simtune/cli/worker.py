@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`simtune worker`: offers this machine's cores to drivers elsewhere."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from simtune.execution.capacity import slots
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("address")
+@click.option("--jobs", type=click.IntRange(1), help="Jobs at once; by default what cores and memory allow.")
+@click.option(
+    "--memory-per-job",
+    type=click.FloatRange(0, min_open=True),
+    default=0.5,
+    show_default=True,
+    help="GiB that one job is expected to need.",
+)
+@click.option("--host", default="", help="Address under which the others reach this machine.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of the worker; any by default.")
+@click.option("--tls-ca-file", type=_FILE, help="Certificate of the authority that all machines trust.")
+@click.option("--tls-cert", type=_FILE, help="This worker's certificate.")
+@click.option("--tls-key", type=_FILE, help="This worker's key.")
+def command(
+    address: str,
+    jobs: int | None,
+    memory_per_job: float,
+    host: str,
+    port: int,
+    tls_ca_file: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+) -> None:
+    """Run jobs for drivers that use the Dask scheduler at ADDRESS.
+
+    Stays until it is stopped: it waits for a scheduler that is not there yet, comes back to one that
+    was restarted, and starts again when it was killed. Ctrl-C or SIGTERM makes it leave in good order.
+
+    \b
+    Example:
+      dask scheduler                          # on one machine
+      simtune worker tcp://head:8786          # on each machine with cores to spare
+      simtune batch objects/ --machine sifive-u74 --scheduler tcp://head:8786
+    """
+    from simtune.execution.dask.setup import dask_distributed, security_of
+    from simtune.execution.dask.worker import WorkerOptions, guard
+    from simtune.execution.supervise import launcher
+
+    dask_distributed()
+    launcher()  # compiled now rather than by the first job
+    files = {"tls_ca_file": tls_ca_file, "tls_worker_cert": tls_cert, "tls_worker_key": tls_key}
+    tls = {name: str(path.absolute()) for name, path in files.items() if path is not None}
+    security_of(tls)
+    options = WorkerOptions(address, slots(jobs, int(memory_per_job * (1 << 30))), host, port, tls or None)
+    start = time.monotonic()
+    guard(options, lambda text: click.echo(f"[{time.monotonic() - start:6.1f} s] {text}", err=True))
