@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 import simtune
+from simtune.build.pool import shared_pool
 from simtune.candidates import Candidate
+from simtune.errors import ConfigurationError
 from simtune.evaluate import Evaluator
 from simtune.machines.load import load_machine
 from simtune.machines.model import Machine
@@ -170,7 +172,7 @@ def test_tasks_end_with_their_trials_and_the_last_one_goes_on_alone(builder: Any
         num_trials_per_iter=2,
     )
     assert Counter(whose for _, whose in tuning.simulated) == {(48, 64): 4, (32, 32): 4}
-    with pytest.raises(ValueError, match="ahead is 0"):
+    with pytest.raises(ConfigurationError, match="ahead is 0"):
         simtune.OverlappingScheduler(ahead=0)
 
 
@@ -249,3 +251,4 @@ def test_two_tunings_share_an_executor(tmp_path: Path) -> None:
         name: (4, 0) for name in WORKLOADS[:2]
     }
     assert all(one.best is not None for one in results.values())
+    shared_pool().close()

@@ -91,6 +91,7 @@ class ExecutorChoice:
     @contextmanager
     def elsewhere(self) -> Iterator[Executor | None]:
         """The executor while a block runs; None for this machine, as without options."""
+        self.check()
         if self.local:
             yield None
         else:

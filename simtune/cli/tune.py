@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from simtune.cli.counting import count_option, models_from
+from simtune.cli.counting import count_option, models_from, timeout_option, warmup_option
 from simtune.cli.executing import ExecutorChoice, executor_options
 from simtune.cli.output import emit_json, json_option, seconds
 from simtune.cli.train import features_option
@@ -73,17 +73,9 @@ from simtune.machines.model import Machine
     show_default=True,
     help="Cut a candidate off at this many times the instructions of the best; 0 never does.",
 )
-@click.option(
-    "--warmup", type=click.IntRange(0), default=0, show_default=True, help="Calls before the one that counts."
-)
+@warmup_option
 @count_option
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0, min_open=True),
-    default=120.0,
-    show_default=True,
-    help="Seconds per simulation.",
-)
+@timeout_option("Seconds per simulation.")
 @click.option(
     "--measure-top",
     help="After the search, measure so many of the best predictions natively, such as 5 or 3%, and take the "

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from simtune import tvm_setup
+from simtune.errors import ConfigurationError
 
 ms = tvm_setup.load()
 
@@ -18,11 +19,11 @@ class OverlappingScheduler(ms.task_scheduler.PyTaskScheduler):  # type: ignore[m
 
     ``ms.tune.tune_tasks(..., task_scheduler=simtune.OverlappingScheduler())``, the same for Relax.
 
-    TVM's "gradient" scheduler never overlaps beyond its first round: a task's gradient changes only when its
-    batch is joined, so the task that was just sent wins again, and is waited for. This one estimates
-    the gradient alike (Zheng et al., Ansor, OSDI 2020, section 6.2, as in TVM's gradient_based.cc),
-    and leaves out the tasks whose batches were sent last. What it picks depends on results only, not
-    on how fast they come, so a seed gives the same search each time.
+    Under TVM's "gradient" scheduler the task that was just sent often wins again, since its gradient
+    changes only when its batch is joined, and is waited for. This one estimates the gradient alike
+    (Zheng et al., Ansor, OSDI 2020, section 6.2, as simplified in TVM's gradient_based.cc), but leaves
+    out the tasks whose batches were sent last. What it picks depends on results only, not on how fast
+    they come, so a seed gives the same search each time.
 
     Args:
         ahead: batches that are under way while the next one is searched for and built. More keep a
@@ -30,13 +31,13 @@ class OverlappingScheduler(ms.task_scheduler.PyTaskScheduler):  # type: ignore[m
         alpha, window: weight and length in rounds of the backward difference in the gradient.
 
     Raises:
-        ValueError: `ahead` or `window` is below 1.
+        ConfigurationError: `ahead` or `window` is below 1.
     """
 
     def __init__(self, ahead: int = 1, alpha: float = 0.2, window: int = 3) -> None:
         super().__init__()
         if ahead < 1 or window < 1:
-            raise ValueError(f"ahead is {ahead} and window is {window}, but both must be at least 1")
+            raise ConfigurationError(f"ahead is {ahead} and window is {window}, but both must be at least 1")
         self.ahead, self.alpha, self.window = ahead, alpha, window
         self._restart(None)
 
