@@ -146,6 +146,29 @@ def run(command: Command, cancel: threading.Event | None = None) -> Completed:
     return _seen_through(done, command.limits) if bounds.sandbox else done
 
 
+def check_confinement() -> str:
+    """Tries what the environment asks for, and says in a sentence what jobs cannot reach here.
+
+    Raises:
+        ConfigurationError: a variable of the environment holds something else than it may.
+        ToolMissingError: a sandbox is wanted that is not here, or does not work.
+    """
+    wanted = confinement()
+    done = run(Command(("true",), limits=Limits(wall_s=10.0)))
+    if wanted.sandbox and not done.ok:
+        raise ToolMissingError(
+            f"bubblewrap does not work here: {done.stderr.decode(errors='replace').strip()}",
+            "allow user namespaces, or go without the sandbox",
+        )
+    if wanted.network:
+        network = "jobs can reach the network"
+    elif done.offline:
+        network = "jobs cannot reach the network"
+    else:
+        network = "jobs can reach the network: the kernel refuses them one of their own"
+    return f"{network}, and run in bubblewrap" if wanted.sandbox else network
+
+
 def _seen_through(done: Completed, limits: Limits) -> Completed:
     """A sandbox tells of a signal that ended the job as shells do; what it says is the job's own ending."""
     if done.ending is not Ending.EXITED or done.exit_code is None or done.exit_code <= 128:
