@@ -14,8 +14,13 @@ _QUANTILE = 0.98
 _STEP = 0.5
 
 
+#: Jobs whose lengths differ by less than this share of their mean say little about the rate; it leans
+#: towards all time being due to length then, so that much longer jobs are not taken for short ones.
+_SPREAD = 0.1
+
+
 class Lengths:
-    """Predicts seconds as `base + rate * length`, by least squares over the recent jobs.
+    """Predicts seconds as `base + rate * length`, by least squares over the recent jobs, regularised.
 
     Attributes:
         known: something was learnt; before, all predictions are 0.
@@ -49,13 +54,15 @@ class Lengths:
         if not self.known:
             return
         mean_l, mean_s = self._l / self._n, self._s / self._n
-        variance = self._ll / self._n - mean_l * mean_l
-        if variance <= 1e-9 * mean_l * mean_l:  # all alike: the mean says it all
+        if not mean_l:
             self.base, self.rate = mean_s, 0.0
             return
-        rate = (self._ls / self._n - mean_l * mean_s) / variance
+        most = mean_s / mean_l
+        lean = (_SPREAD * mean_l) ** 2
+        variance = self._ll / self._n - mean_l * mean_l
+        covariance = self._ls / self._n - mean_l * mean_s
         # Neither a job nor an instruction takes less than no time.
-        self.rate = min(max(rate, 0.0), mean_s / mean_l)
+        self.rate = min(max((covariance + lean * most) / (max(variance, 0.0) + lean), 0.0), most)
         self.base = mean_s - self.rate * mean_l
 
     def observe(self, ratio: float) -> None:
