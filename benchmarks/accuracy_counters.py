@@ -22,11 +22,9 @@ from typing import Any
 
 import numpy as np
 from conditions import conditions, emit, parser
+from kernels import linked
 
-from simtune.build import codegen
-from simtune.build.artifact import load, write_side_file
 from simtune.build.inputs import inputs, numpy_dtype
-from simtune.build.link import linker
 from simtune.jobs import SimJob
 from simtune.machines.load import load_machine
 from simtune.machines.model import Machine
@@ -69,21 +67,6 @@ NUMPY: dict[str, Callable[..., Any]] = {
 }
 
 
-def executable(workload: str, machine: Machine, folder: Path) -> tuple[Path, Any]:
-    """TVM's default schedule of a workload as an executable, and its plan."""
-    from tvm.ir import save_json
-    from tvm.target import Target
-
-    path = Path(tempfile.mkdtemp(dir=folder)) / "candidate.o"
-    target = Target(dict(machine.target))
-    with target:
-        info = codegen.emit(save_json(parse(workload).module()), target, str(path))
-    write_side_file(path, info)
-    artifact = load(path, path.parent)
-    plan = artifact.plan()
-    return linker(artifact.isa).link(artifact.objects, plan, path.with_suffix(".elf")), plan
-
-
 def callgrind(program: Path, machine: Machine, folder: Path) -> Counter[str]:
     """Events of the second kernel call."""
     geometry = {name: f"{c.size},{c.ways},{c.line}" for name, c in machine.caches.items()}
@@ -120,7 +103,7 @@ def against_callgrind(folder: Path) -> list[dict[str, Any]]:
     machine = replace(generic, target={**generic.target, "mcpu": "x86-64"})
     rows = []
     for workload in CALLGRIND_WORKLOADS:
-        program, _plan = executable(workload, machine, folder)
+        program, _ = linked(parse(workload).module(), machine, folder)
         counters, events = plugin(program, machine), callgrind(program, machine, folder)
         misses = counters["l1d.read_misses"] + counters["l1d.write_misses"]
         theirs = events["D1mr"] + events["D1mw"]
@@ -145,7 +128,7 @@ def against_numpy(folder: Path) -> list[dict[str, Any]]:
     for name in ("sifive-u74", "spacemit-x60", "sifive-x280", "cortex-a72", "x86-64-v3"):
         machine = load_machine(name)
         for workload, reference in NUMPY.items():
-            program, plan = executable(workload, machine, folder)
+            program, plan = linked(parse(workload).module(), machine, folder)
             dump = folder / "out.bin"
             outcome = simulator.run(SimJob(program, machine, ("--dump", str(dump))))
             assert outcome.ok, outcome.error

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from conditions import conditions, emit, parser
+from kernels import sampled
 
 import simtune
 from simtune.execution.capacity import usable_cores
@@ -120,24 +121,10 @@ def build_ratio(workload: str, machine: str, candidates: int, seed: int) -> dict
     from simtune.tvm_setup import load
 
     ms = load()
-    target = Target(dict(load_machine(machine).target))
+    loaded = load_machine(machine)
+    target = Target(dict(loaded.target))
+    modules = sampled(parse(workload).module(), loaded, candidates, seed)
     with target, tempfile.TemporaryDirectory() as scratch:
-        context = ms.TuneContext(
-            mod=parse(workload).module(),
-            target=target,
-            space_generator="post-order-apply",
-            search_strategy="replay-trace",
-            rand_state=seed + 1,
-            num_threads=1,
-        )
-        context.pre_tuning(
-            max_trials=candidates,
-            num_trials_per_iter=candidates,
-            design_spaces=context.generate_design_space(),
-            database=ms.database.MemoryDatabase(),
-            cost_model=ms.cost_model.RandomModel(),
-        )
-        modules = [candidate.sch.mod for candidate in context.generate_measure_candidates()]
         builder = simtune.Builder(1)
         builder.build([ms.builder.BuilderInput(modules[0], target)])
         bare = ours = 0.0

@@ -28,7 +28,7 @@ from conditions import conditions, emit, parser
 
 from simtune.breakeven import Board, overall, sides
 from simtune.cli.accuracy import plain, print_tables, workload_table
-from simtune.cli.records import _print
+from simtune.cli.output import print_out
 from simtune.crossvalidate import BASELINES, Evaluation, evaluate
 from simtune.dataset import Dataset, load_dataset
 from simtune.execution.capacity import usable_cores
@@ -197,7 +197,7 @@ def report(judged: Evaluation, data: Dataset) -> dict[str, Any]:
     print_tables(judged)
     shown = [name for name in (untrained, TRAINED) if name in judged.summaries]
     for name in shown:
-        _print(workload_table(name, judged))
+        print_out(workload_table(name, judged))
     rows = goals.judge(goals.HOST, judged.summaries, TRAINED, untrained, judged.ceiling)
     print(goals.text(rows))
     limiting = [limits.limits(judged, name) for name in shown]

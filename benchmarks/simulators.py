@@ -25,10 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from conditions import conditions, emit, parser
+from kernels import linked
 
-from simtune.build import codegen
-from simtune.build.artifact import load, write_side_file
-from simtune.build.link import linker
 from simtune.jobs import Limits, Outcome, SimJob
 from simtune.machines.load import load_machine
 from simtune.machines.model import Machine
@@ -49,20 +47,6 @@ def machine_of(name: str) -> Machine:
     if machine.isa.name == "x86_64":
         machine = replace(machine, target={**machine.target, "mcpu": "x86-64"})
     return machine
-
-
-def executable(workload: str, machine: Machine, folder: Path) -> Path:
-    """TVM's default schedule of a workload, linked."""
-    from tvm.ir import save_json
-    from tvm.target import Target
-
-    path = Path(tempfile.mkdtemp(dir=folder)) / "candidate.o"
-    target = Target(dict(machine.target))
-    with target:
-        info = codegen.emit(save_json(parse(workload).module()), target, str(path))
-    write_side_file(path, info)
-    artifact = load(path, path.parent)
-    return linker(artifact.isa).link(artifact.objects, artifact.plan(), path.with_suffix(".elf"))
 
 
 def run(simulator: Any, program: Path, machine: Machine, calls: int, repeats: int) -> Outcome:
@@ -101,7 +85,7 @@ def measure(workloads: tuple[str, ...], calls: int, repeats: int, folder: Path) 
         tiny = Programs(machine.isa.name, Path(tempfile.mkdtemp(dir=folder))).loop()
         start = {s.name: run(s, tiny, machine, 0, repeats) for s in simulators}
         for workload in workloads:
-            program = executable(workload, machine, folder)
+            program, _ = linked(parse(workload).module(), machine, folder)
             first: Outcome | None = None
             for simulator in simulators:
                 one = run(simulator, program, machine, 1, repeats)

@@ -24,10 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from conditions import conditions, emit, parser
+from kernels import linked, sampled
 
-from simtune.build import codegen
-from simtune.build.artifact import load, write_side_file
-from simtune.build.link import linker
 from simtune.errors import SimtuneError
 from simtune.machines.load import load_machine
 from simtune.machines.model import Machine
@@ -48,53 +46,22 @@ INT8 = ("matmul_int8:m=128,n=128,k=128",)
 
 def schedules(workload: str, machine: Machine, samples: int, seed: int) -> Iterator[tuple[str, Any]]:
     """TVM's default schedule, then random samples of MetaSchedule's space."""
-    from tvm.target import Target
-
-    from simtune.tvm_setup import load
-
     module = parse(workload).module()
     yield "default", module
-    if not samples:
-        return
-    ms, target = load(), Target(dict(machine.target))
-    with target:
-        context = ms.TuneContext(
-            mod=module,
-            target=target,
-            space_generator="post-order-apply",
-            search_strategy="replay-trace",
-            rand_state=seed + 1,
-            num_threads=1,
-        )
-        context.pre_tuning(
-            max_trials=4 * samples,
-            num_trials_per_iter=4 * samples,
-            design_spaces=context.generate_design_space(),
-            database=ms.database.MemoryDatabase(),
-            cost_model=ms.cost_model.RandomModel(),
-        )
-        for number, candidate in enumerate(context.generate_measure_candidates()):
-            yield f"sample {number}", candidate.sch.mod
+    if samples:
+        for number, sample in enumerate(sampled(module, machine, 4 * samples, seed)):
+            yield f"sample {number}", sample
 
 
 def executables(
     workload: str, machine: Machine, samples: int, seed: int, folder: Path
 ) -> Iterator[tuple[str, Path]]:
     """The default schedule and `samples` others as executables; what cannot be built is skipped."""
-    from tvm.ir import save_json
-    from tvm.target import Target
-
-    target, built = Target(dict(machine.target)), 0
+    built = 0
     for name, module in schedules(workload, machine, samples, seed):
-        path = Path(tempfile.mkdtemp(dir=folder)) / "candidate.o"
         # LLVM and the linker refuse some samples; others take their place.
-        with contextlib.suppress(RuntimeError, SimtuneError), target:
-            write_side_file(path, codegen.emit(save_json(module), target, str(path)))
-            artifact = load(path, path.parent)
-            yield (
-                name,
-                linker(artifact.isa).link(artifact.objects, artifact.plan(), path.with_suffix(".elf")),
-            )
+        with contextlib.suppress(RuntimeError, SimtuneError):
+            yield name, linked(module, machine, folder)[0]
             built += 1
         if built > samples:
             return

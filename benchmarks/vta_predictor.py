@@ -4,7 +4,8 @@
 Every valid configuration of each layer is simulated. The model families of `simtune.predictors` learn
 from all layers but one, and rank that one. They see either the knobs, the compile-time features, or the
 counters (all that needs no timed run), or knobs and counters together. What the timed run counts (names
-that begin with "t.") is never a feature. Values are relative to the mean of their layer, as on CPUs.
+that begin with "t.") is never a feature. Counters become features, and models are fitted, by the code
+that `simtune train` and `simtune evaluate` use.
 
 Families that end in -res correct a cycle model: the modules' bounds, added up or overlapped by virtual
 threads, for counters, and the closed-form estimate that the tuner starts from for compile-time features.
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,25 +29,19 @@ import numpy as np
 from conditions import conditions, emit, parser
 from vta_validity import LAYERS, LESSONS, QUICK_LAYERS
 
+from simtune.counters import Counters
+from simtune.features import Features
 from simtune.metrics import all_metrics
-from simtune.predictors.families.base import Design
-from simtune.predictors.families.registry import create
+from simtune.predictors.trained import fit
 from simtune.templates import boosting
 from simtune.templates.encode import Array, feature_rows, values
-from simtune.tuning.vta_task import PREFIX, VtaTask
-from simtune.vta.counters import FEATURES, TIMED
-from simtune.vta.estimate import EXPOSED
+from simtune.tuning.vta_task import VtaTask
+from simtune.vta.counters import TIMED
+from simtune.vta.learning import INPUTS, bound_cycles, column
 
 FAMILIES = ("ridge", "ridge-res", "nnls", "gp-res", "extra-trees", "extra-trees-res", "ensemble")
 QUICK_FAMILIES = ("ridge", "extra-trees-res")
 MORE = ("resnet18.c3", "resnet18.c5", "resnet18.c6", "deepbench.face3", "mobilenet.pw7")
-#: Counters that cost time one by one; what a non-negative model may add up.
-COSTS = (
-    "insns", "inp.rows", "inp.bursts", "inp.bytes", "wgt.bursts", "wgt.bytes", "acc.bursts", "acc.bytes",
-    "uop.bytes", "out.bursts", "out.bytes", "pad_elements", "gemm.insns", "gemm.uops", "reset.uops",
-    "alu.imm_vectors", "alu.tt_vectors", "bound.load", "bound.compute", "bound.store", "bound.max",
-    "bound.sum",
-)  # fmt: skip
 KINDS = ("knobs", "compile-time", "counters", "knobs and counters")
 SHOWN = ("counters", "extra-trees-res")
 METRICS = ("tau_b", "pairwise", "R_top1", "E_top1", "recall_top10", "ndcg")
@@ -54,13 +49,11 @@ METRICS = ("tau_b", "pairwise", "R_top1", "E_top1", "recall_top10", "ndcg")
 
 @dataclass(frozen=True)
 class Group:
-    """The valid configurations of one layer."""
+    """The valid configurations of one layer: times, what models may see by kind, scores without a model."""
 
     layer: str
     cycles: Array
-    features: dict[str, Array]
-    costs: Array
-    base: dict[str, Array]
+    tables: dict[str, Features]
     single: dict[str, Array]
     simulate_s: float
 
@@ -75,54 +68,30 @@ def load(layer: str, machine: str, limit: int, seed: int) -> Group:
     start = time.perf_counter()
     found = task.evaluate(configs, 2)
     elapsed = time.perf_counter() - start
-    cycles = np.array([float(result.output["cycles"]) for result in found])
-    counters = [{name: r.counters[PREFIX + name] for name in FEATURES} for r in found]
-    assert not any(name.startswith(TIMED) for row in counters for name in row)
+    counters = [Counters(result.counters) for result in found]
+    counted = INPUTS.extract(counters, task.target)
+    assert not any(name.startswith(TIMED) for name in INPUTS.features)
     compiled = [task.features(config) for config in configs]
-    names = sorted(compiled[0])
-    knobs = values(task.space, valid)
-    counted = feature_rows(counters, FEATURES)
-    column = {name: np.array([row[name] for row in counters]) for name in FEATURES}
-    rest = column["bound.sum"] - column["bound.max"]
-    overlap = column["bound.max"] + np.where(column["threads"] > 1, EXPOSED, 1.0) * rest
     estimate = np.array([row["estimate.total"] for row in compiled])
-    return Group(
-        layer,
-        cycles,
-        {
-            "knobs": knobs,
-            "compile-time": feature_rows(compiled, names),
-            "counters": counted,
-            "knobs and counters": np.hstack([knobs, counted]),
-        },
-        np.array([[row[name] for name in COSTS] for row in counters]),
-        {"compile-time": estimate, "counters": overlap, "knobs and counters": overlap},
-        {
-            "bound.max": column["bound.max"],
-            "bound.sum": column["bound.sum"],
-            "bounds by threads": overlap,
-            "estimate": estimate,
-            "inp.bytes": column["inp.bytes"],
-        },
-        elapsed,
-    )
+    # Models see logarithms less their mean; knobs and features are logarithms already.
+    knobs = np.exp2(values(task.space, valid))
+    known = np.exp(feature_rows(compiled, sorted(compiled[0])))
+    tables = {
+        "knobs": _table(counted, knobs, np.ones(len(valid))),
+        "compile-time": _table(counted, known, estimate),
+        "counters": counted,
+        "knobs and counters": replace(counted, values=np.hstack([knobs, counted.values])),
+    }
+    single = {name: column(counters, name) for name in ("bound.max", "bound.sum", "inp.bytes")}
+    single |= {"bounds by threads": bound_cycles(counters), "estimate": estimate}
+    cycles = np.array([float(result.output["cycles"]) for result in found])
+    return Group(layer, cycles, tables, single, elapsed)
 
 
-def design(groups: list[Group], kind: str, low: Array | None = None, high: Array | None = None) -> Design:
-    """What a model sees, relative to each layer's mean, clipped to the training range."""
-    # Knobs have values of their own in every layer; logarithms less their mean are ratios.
-    logs = np.vstack([g.features[kind] - g.features[kind].mean(axis=0) for g in groups])
-    if low is not None:
-        logs = np.clip(logs, low, high)
-    bases = [g.base.get(kind, np.ones(len(g.cycles))) for g in groups]
-    mean = np.concatenate([np.full(len(base), base.mean()) for base in bases])
-    base = np.concatenate(bases)
-    numbers = np.repeat(np.arange(len(groups)), [len(g.cycles) for g in groups])
-    return Design(logs, np.vstack([g.costs for g in groups]) / mean[:, None], numbers, np.log(base / mean))
-
-
-def target(groups: list[Group]) -> Array:
-    return np.concatenate([np.log(g.cycles / g.cycles.mean()) for g in groups])
+def _table(counted: Features, rows: Array, cycles: Array) -> Features:
+    """Other features, and another cycle model, in the place of those of the counters."""
+    costs = np.hstack([cycles[:, None], counted.costs[:, 1:]])
+    return replace(counted, values=rows, costs=costs, base_s=cycles)
 
 
 def leave_one_out(groups: list[Group], kind: str, family: str, seed: int) -> tuple[dict[str, Array], float]:
@@ -131,11 +100,8 @@ def leave_one_out(groups: list[Group], kind: str, family: str, seed: int) -> tup
     start = time.perf_counter()
     for out in groups:
         seen = [group for group in groups if group is not out]
-        training = design(seen, kind)
-        model = create(family, seed)
-        model.fit(training, target(seen))
-        low, high = training.logs.min(axis=0), training.logs.max(axis=0)
-        scores[out.layer] = model.predict(design([out], kind, low, high))[0]
+        model = fit([group.tables[kind] for group in seen], [group.cycles for group in seen], family, seed)
+        scores[out.layer] = model.relative(out.tables[kind])
     return scores, time.perf_counter() - start
 
 
@@ -222,7 +188,7 @@ def main() -> None:
         "layers": {
             g.layer: {"configurations": len(g.cycles), "simulate_s": round(g.simulate_s, 3)} for g in groups
         },
-        "features": {"counters": len(FEATURES), "compile-time": groups[0].features["compile-time"].shape[1]},
+        "features": {kind: table.values.shape[1] for kind, table in groups[0].tables.items()},
         "results": results,
         "validity_model": validity_model(tuple(names), given.machine, given.seed),
     }

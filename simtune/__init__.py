@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from simtune.runner import SimulatorRunner
     from simtune.simulators.base import get_simulator
     from simtune.tuning.collect import Collected, collect
+    from simtune.tuning.scheduler import OverlappingScheduler
     from simtune.tuning.tune import TuneResult, tune
 
 _HOMES = {
@@ -38,6 +39,7 @@ _HOMES = {
     "LocalExecutor": "execution.local",
     "Machine": "machines.model",
     "Outcome": "jobs",
+    "OverlappingScheduler": "tuning.scheduler",
     "RecordStore": "records.store",
     "SimJob": "jobs",
     "SimtuneError": "errors",

@@ -125,7 +125,23 @@ def spec_of(name: str) -> CounterSpec | None:
 
 
 @dataclass(frozen=True)
-class Counters(Mapping[str, float]):
+class Counts(Mapping[str, float]):
+    """Immutable counts by name."""
+
+    counts: Mapping[str, float]
+
+    def __getitem__(self, name: str) -> float:
+        return self.counts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.counts)
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+
+@dataclass(frozen=True)
+class Counters(Counts):
     """Immutable counters of one run, with the conditions they were taken under.
 
     Attributes:
@@ -137,7 +153,6 @@ class Counters(Mapping[str, float]):
         KeyError: on construction, for a name that is not in the schema.
     """
 
-    counts: Mapping[str, float]
     simulator: str = ""
     replacement: str = "lru"
     schema_version: int = field(default=SCHEMA_VERSION)
@@ -146,15 +161,6 @@ class Counters(Mapping[str, float]):
         for name in self.counts:
             if spec_of(name) is None:
                 raise KeyError(f"'{name}' is not in the counter schema v{SCHEMA_VERSION}")
-
-    def __getitem__(self, name: str) -> float:
-        return self.counts[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.counts)
-
-    def __len__(self) -> int:
-        return len(self.counts)
 
     def misses(self, level: str) -> float | None:
         """Read plus write misses of a cache level, or None when it was not modelled."""

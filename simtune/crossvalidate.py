@@ -13,6 +13,7 @@ import numpy as np
 from simtune.dataset import SPLITS, Dataset, Fold, Group
 from simtune.errors import ConfigurationError, ToolMissingError
 from simtune.features import PIPELINE, Array, window_means
+from simtune.inputs import common_inputs
 from simtune.metrics import Summary, noise_ceiling, summarise
 from simtune.predictors.analytical import static_parts
 from simtune.predictors.families import FAMILIES
@@ -23,7 +24,7 @@ Baseline = Callable[[Group], Array]
 
 def _analytical(group: Group) -> Array:
     """The model without the scoreboard."""
-    rows = [sum(static_parts(row, group.machine).values()) for row in group.counters]
+    rows = [sum(static_parts(row, group.cpu).values()) for row in group.counters]
     return np.array(rows) / group.machine.clock_hz
 
 
@@ -31,17 +32,38 @@ def _counter(name: str) -> Baseline:
     return lambda group: np.array([row.get(name, np.nan) for row in group.counters], float)
 
 
-def _pipeline(group: Group) -> Array:
-    return _counter(PIPELINE)(group) / group.machine.clock_hz
+def _cycles(name: str) -> Baseline:
+    return lambda group: _counter(name)(group) / group.machine.clock_hz
+
+
+def _cycle_model(group: Group) -> Array:
+    """What models of an accelerator correct."""
+    inputs = common_inputs([group.machine])
+    return inputs.extract(group.counters, group.machine).base_s
 
 
 #: Predictors that need no training; "pipeline" and "mca" where these models were on.
 BASELINES: Mapping[str, Baseline] = {
     "instructions": _counter("instructions"),
     "analytical": _analytical,
-    "pipeline": _pipeline,
-    "mca": lambda group: _counter("mca_cycles")(group) / group.machine.clock_hz,
+    "pipeline": _cycles(PIPELINE),
+    "mca": _cycles("mca_cycles"),
 }
+
+#: The same for accelerators.
+ACCELERATOR_BASELINES: Mapping[str, Mapping[str, Baseline]] = {
+    "vta": {
+        "inp.bytes": _counter("vta.inp.bytes"),
+        "bound.max": _cycles("vta.bound.max"),
+        "bound.sum": _cycles("vta.bound.sum"),
+        "bounds": _cycle_model,
+    }
+}
+
+
+def baselines(dataset: Dataset) -> Mapping[str, Baseline]:
+    """The predictors without training for the machines of a dataset."""
+    return ACCELERATOR_BASELINES.get(dataset.inputs.accelerator, BASELINES)
 
 
 @dataclass(frozen=True)
@@ -67,8 +89,7 @@ def default_models(dataset: Dataset) -> list[str]:
     """Baselines and all families; those on residuals too."""
     rows = [row for group in dataset.groups for row in group.counters]
     counted = {"pipeline": dataset.pipeline, "mca": all("mca_cycles" in row for row in rows)}
-    baselines = [name for name in BASELINES if counted.get(name, True)]
-    return baselines + list(FAMILIES)
+    return [name for name in baselines(dataset) if counted.get(name, True)] + list(FAMILIES)
 
 
 def evaluate(
@@ -87,7 +108,7 @@ def evaluate(
     """Trains and tests every model on every fold of a split.
 
     Args:
-        models: names out of `BASELINES` and `FAMILIES`; by default all that work here.
+        models: names out of `baselines` and `FAMILIES`; by default all that work here.
         split: "leave-workload-out" or "within".
         window: how the test workload's features are normalised, see `features.window_means`; no
             label of a test candidate is ever used. By default by all its candidates, or by the
@@ -102,11 +123,10 @@ def evaluate(
     if split not in SPLITS:
         raise ConfigurationError(f"split '{split}' is unknown", f"allowed: {', '.join(SPLITS)}")
     names = list(models) or default_models(dataset)
+    known = [*baselines(dataset), *FAMILIES]
     for name in names:
-        if name not in BASELINES and name not in FAMILIES:
-            raise ConfigurationError(
-                f"model '{name}' is unknown", f"allowed: {', '.join([*BASELINES, *FAMILIES])}"
-            )
+        if name not in known:
+            raise ConfigurationError(f"model '{name}' is unknown", f"allowed: {', '.join(known)}")
     window_means(np.ones((1, 1)), window or "group")  # refuses an unknown one now
     groups = _labelled(dataset.groups)
     learned = [name for name in names if name in FAMILIES]
@@ -161,8 +181,9 @@ class _Verdict:
 def _judge(task: _Task, name: str) -> _Verdict | str:
     """Scores and metrics of a model, or why there are none."""
     groups = task.groups
-    if name in BASELINES:
-        scores = {label: BASELINES[name](group) for label, group in groups.items()}
+    if name not in FAMILIES:
+        baseline = baselines(task.dataset)[name]
+        scores = {label: baseline(group) for label, group in groups.items()}
     else:
         folds = list(SPLITS[task.split](task.dataset.groups))
         try:

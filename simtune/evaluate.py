@@ -7,6 +7,7 @@ simulate` and batch use all go through here.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import weakref
 from collections.abc import Sequence
@@ -101,6 +102,8 @@ class Evaluator:
         self.executor = executor or LocalExecutor(jobs)
         self._own_executor = executor is None
         self._running: set[Future[Any]] = set()
+        self._pending: set[Future[Evaluation]] = set()
+        self._numbers = itertools.count()
         self.committer = Committer(store)
         self.scratch = scratch_folder("jobs")
         # Also for an evaluator that nobody closes, such as one whose construction fails below.
@@ -160,6 +163,8 @@ class Evaluator:
     def submit(self, candidate: Candidate) -> Future[Evaluation]:
         """Queues one candidate. The future never raises for a bad candidate."""
         pending = PendingEvaluation(self, candidate)
+        self._pending.add(pending.future)
+        pending.future.add_done_callback(self._pending.discard)
         pending.start()
         return pending.future
 
@@ -175,6 +180,10 @@ class Evaluator:
         self._running.add(running)
         running.add_done_callback(self._running.discard)
         return running
+
+    def unpack_folder(self) -> Path:
+        """Name of a folder for a candidate's unpacked files, not made yet: most need none."""
+        return self.scratch / str(next(self._numbers))
 
     def limits_of(self, candidate: Candidate) -> Limits:
         """The bounds of one candidate's simulation."""
@@ -235,9 +244,13 @@ class Evaluator:
         an executor of its own, and removes the scratch folder."""
         if cancel:
             self.cancel()
+        try:
+            # For the candidates, not only for their jobs: what a job found has still to be committed.
+            wait([*self._pending, *self._running])
+        except BaseException:
+            self.cancel()  # Ctrl-C while waiting for the rest
+            raise
         if self._own_executor:
             self.executor.close(cancel=cancel)
-        else:
-            wait(list(self._running))
         self.committer.close()
         shutil.rmtree(self.scratch, ignore_errors=True)

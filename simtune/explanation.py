@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simtune.counters import Counters
-from simtune.features import FEATURES, INPUTS, Features, extract, window_means
+from simtune.features import FEATURES, Features, extract, window_means
 from simtune.machines.model import Machine
 from simtune.predictors.analytical import AnalyticalPredictor
 from simtune.predictors.trained import CYCLES, TrainedPredictor
@@ -52,7 +52,8 @@ def learned_causes(
     means = window_means(features.values, "group")[:1]
     cycles = window_means(features.costs, "group")[:1, CYCLES]
     order = np.random.default_rng(seed)
-    names, columns = list(INPUTS), np.array(list(INPUTS.values()))
+    inputs = predictor.inputs.columns
+    names, columns = list(inputs), np.array(list(inputs.values()))
     width = len(names)
     total = np.zeros(width)
     paths = [order.permutation(width) for _ in range(PERMUTATIONS // 2)]

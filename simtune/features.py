@@ -283,15 +283,6 @@ FEATURE_FUNCTIONS = _functions()
 #: Names of the columns of `Features.values`.
 FEATURES: tuple[str, ...] = tuple(FEATURE_FUNCTIONS)
 
-#: Every name that a model may learn from, with its columns among features and costs, -1 where it has none.
-INPUTS: Mapping[str, tuple[int, int]] = {
-    name: (
-        FEATURES.index(name) if name in FEATURES else -1,
-        COSTS.index(name) if name in COSTS else -1,
-    )
-    for name in dict.fromkeys((*FEATURES, *COSTS))
-}
-
 
 # Normalisation --------------------------------------------------------------------------------
 

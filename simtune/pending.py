@@ -8,7 +8,6 @@ committer, so that one thread can have thousands of candidates under way.
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -78,7 +77,7 @@ class PendingEvaluation:
         try:
             if candidate.executable:
                 return self._open_executable()
-            self._folder = Path(tempfile.mkdtemp(dir=owner.scratch))
+            self._folder = owner.unpack_folder()
             self._artifact = load(candidate.path, self._folder)
             self._check_isa(self._artifact.isa)
             self._plan = self._artifact.plan(candidate.signature)
@@ -242,7 +241,7 @@ class PendingEvaluation:
             self.future.set_result(evaluation)
 
     def _tidy(self) -> None:
-        if self._folder is not None:
+        if self._folder is not None and self._folder.exists():
             shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -4,6 +4,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hypothesis import strategies as st
@@ -28,6 +34,12 @@ def ok(**changes: object) -> Outcome:
     return Outcome(Status.OK, **(values | changes))  # type: ignore[arg-type]
 
 
+def simulation(number: int) -> Simulation:
+    """The simulation of a candidate, every fifth of which fails in it."""
+    failed = Outcome(Status.CRASHED, error="SIGSEGV", command="qemu x")
+    return Simulation(conditions(number), failed if number % 5 == 4 else ok())
+
+
 def fill(store: RecordStore, trials: int = 20) -> Run:
     """A run with trials, every fifth of which failed in its simulation; index 0 is the reference."""
     workload = store.put_workload(Workload("matmul", [TENSOR] * 3, '["123", "QUUA"]'))
@@ -35,15 +47,15 @@ def fill(store: RecordStore, trials: int = 20) -> Run:
         workload, "sifive-u74", "0f3a", target='{"kind":"llvm"}', config={"seed": 7}, versions={"tvm": "0.27"}
     )
     for index in range(trials):
-        failed = index % 5 == 4
-        outcome = Outcome(Status.CRASHED, error="SIGSEGV", command="qemu x") if failed else ok()
-        key = store.put_simulation(conditions(index), outcome)
+        simulated = simulation(index)
+        key, failed = simulated.key, not simulated.outcome.ok
+        store.put_simulations([simulated])
         store.put_trial(
             Trial(
                 run.id,
                 index,
                 f"c{index}",
-                outcome.status,
+                simulated.outcome.status,
                 trace_json=f'[[["Step{index}"]],[]]' * 20,
                 simulation=key,
                 value=None if failed else 1e-3 * (trials - index),
@@ -68,8 +80,37 @@ def contents(store: RecordStore) -> dict[str, list[object]]:
 
 def filled_file(path: Path, trials: int = 20) -> dict[str, list[object]]:
     with RecordStore(path) as store:
-        fill(store, trials)
+        with store.batch():
+            fill(store, trials)
         return contents(store)
+
+
+def as_user(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs Python as a user whom permissions bind, which root is not."""
+    prefix = "import os\nif os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
+    # Imports come first: the unprivileged user may not be able to read the environment.
+    imports = "import sys\nfrom simtune.errors import RecordError\nfrom simtune.records.store import *\n"
+    imports += "from simtune.records.merge import merge\n"
+    imports += "from simtune.records import *\nimport records_helpers as helpers\n"
+    return subprocess.run(
+        [sys.executable, "-c", imports + prefix + code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": PYTHONPATH},
+        check=False,
+    )
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A folder that any user can reach; pytest's own are private."""
+    path = Path(tempfile.mkdtemp(prefix="simtune-test-"))
+    path.chmod(0o755)
+    try:
+        yield path
+    finally:
+        path.chmod(0o755)
+        shutil.rmtree(path)
 
 
 floats = st.floats(allow_nan=True, allow_infinity=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import time
 import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -228,6 +229,24 @@ def test_descent_finds_the_numbers_behind_a_formula(seed: int) -> None:
     assert late.ended == "the time was over"
 
 
+def test_a_fit_tells_what_its_budget_does_not_bound() -> None:
+    """The first simulation of every candidate is slow; a budget of nothing still takes that long."""
+
+    class Slow(Formula):
+        def seconds(self, machine: Machine, cases: Sequence[Case]) -> Any:
+            time.sleep(0.0 if self.runs else 0.3)
+            return super().seconds(machine, cases)
+
+    start = load_machine("sifive-u74")
+    cases = [Case("w", f"r:{n}", Path(), (), 1.0, row) for n, row in enumerate(planted_counters(6, 0))]
+    slow: Any = Slow()
+    told: list[str] = []
+    fit = Fitter(slow, start, free_parameters(start), cases, (), 0.01, told.append).run()
+    assert 0.3 <= fit.start_s < fit.wall_s
+    assert "took 0.3 s, now come up to 0.01 s of trying" in told[0]
+    assert fit.ended == "the time was over"
+
+
 def test_calibrate_writes_a_machine_that_loads(records: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.toml"
     arguments = ("calibrate", "--records", records, "-m", native_machine(), "-o", out, "-n", 4)
@@ -246,6 +265,7 @@ def test_calibrate_writes_a_machine_that_loads(records: Path, tmp_path: Path) ->
         assert value_of(machine, change["path"]) == change["new"]
     words = invoke(*arguments, "--budget", 1, "--only", "memory.*", "--workloads", "matmul*")
     assert "fitted workloads:" in words
+    assert "s for building and for simulating every candidate once" in words
     assert "held out" not in words
 
 

@@ -244,6 +244,9 @@ def test_what_cannot_work_is_said_first() -> None:
         result = CliRunner().invoke(simtune_cli, arguments)
         assert isinstance(result.exception, SimtuneError), result.output
         assert message in str(result.exception)
+    result = CliRunner().invoke(simtune_cli, ["collect", "-w", SMALL, "-m", "host", "--timeout", "0"])
+    assert result.exit_code == 2
+    assert "--timeout" in result.output
 
 
 def test_measure_top_returns_a_measured_best(tmp_path: Path, builder: Any) -> None:

@@ -66,12 +66,17 @@ def core(isa: str = "riscv64", kind: str = "out-of-order", **changes: Any) -> Ma
 
 
 def run(
-    folder: Path, body: str, target: Machine, *, before: str = "", share: str = "pipeline:1"
+    folder: Path,
+    body: str,
+    target: Machine,
+    *,
+    before: str = "",
+    share: str = "pipeline:1",
+    also: str = "branch",
 ) -> dict[str, float]:
     isa = target.isa.name
-    outcome = simulate(
-        assemble(folder, isa, program(isa, body, before=BEFORE[isa] + before)), target, ("branch", share)
-    )
+    executable = assemble(folder, isa, program(isa, body, before=BEFORE[isa] + before))
+    outcome = simulate(executable, target, ("branch", share, also))
     assert outcome.ok, outcome.error
     assert outcome.counters is not None
     return dict(outcome.counters)
@@ -189,6 +194,19 @@ def test_a_prefetcher_hides_a_stream(tmp_path: Path) -> None:
     assert helped == pytest.approx(cycles(tmp_path, jumping, core()), rel=0.02)
 
 
+def test_one_prefetcher_hides_a_stream_not_two(tmp_path: Path) -> None:
+    """Every load is another instruction, so the cache model's prefetcher finds none that goes on."""
+    chase = repeated("ld t1, 0(t0)\n add t0, t0, t1\n addi t0, t0, 64", 800)
+    target = core(prefetcher=Prefetcher("stride", 8, 1, 8))
+    found = run(tmp_path, chase, target, also="prefetch")
+    assert found["l1d.read_misses"] == 800
+    assert found["pipeline_cycles"] == pytest.approx(cycles(tmp_path, chase, core()), rel=0.01)
+    turns = "li s3, 800\n1: ld t1, 0(t0)\n add t0, t0, t1\n addi t0, t0, 64\n addi s3, s3, -1\n bnez s3, 1b"
+    found = run(tmp_path, turns, target, also="prefetch")
+    assert found["l1d.read_misses"] < 20
+    assert found["pipeline_cycles"] == pytest.approx((L1 + 2) * 800, rel=0.1)
+
+
 def test_store_to_load_forwarding(tmp_path: Path) -> None:
     """Whole words come from the queue; a load of two half words has to wait until both have left."""
     whole = cycles(tmp_path, repeated("sd t1, 0(t0)\n ld t1, 0(t0)"), core())
@@ -242,9 +260,11 @@ def test_pages_beyond_the_tlb(tmp_path: Path) -> None:
     enough = cycles(tmp_path, body, core(tlb=Tlb(64, 1024, 7, 30)), before=before)
     second = cycles(tmp_path, body, core(tlb=Tlb(8, 1024, 7, 30)), before=before)
     walks = cycles(tmp_path, body, core(tlb=Tlb(8, 8, 7, 30)), before=before)
+    only = cycles(tmp_path, body, core(tlb=Tlb(8, 0, 7, 30)), before=before)
     assert enough == pytest.approx(without, rel=0.15)
     assert second == pytest.approx(without + 7 * 800, rel=0.15)
     assert walks == pytest.approx(without + 37 * 800, rel=0.15)
+    assert walks - only == pytest.approx(7 * 800, rel=0.15)  # there is no second level to be looked into
 
 
 def test_lines_that_take_turns_in_a_set(tmp_path: Path) -> None:
@@ -339,6 +359,14 @@ def test_samples_stand_for_the_whole(tmp_path: Path) -> None:
     loop = f"{LONG}\n lla t0, buffer\n{LONG.replace('60000', '400000')}"
     whole, part = (cycles(tmp_path, loop, core(), share=share) for share in ("pipeline:1", "pipeline:0.1"))
     assert part == pytest.approx(whole, rel=0.02)
+
+
+def test_a_share_of_one_leaves_nothing_to_be_extrapolated(tmp_path: Path) -> None:
+    """What comes behind the first half million instructions is slow, and is what a window would skip."""
+    slow = core(classes={"int_mul": InstructionTiming(20, 1, ("A",))})
+    quick = "li s3, 250000\n1: addi s3, s3, -1\n bnez s3, 1b"
+    body = f"{quick}\n{repeated('mul t1, t1, t1', 8000)}"
+    assert cycles(tmp_path, body, slow) == pytest.approx(250_000 + 20 * 8000, rel=0.01)
 
 
 def test_a_whole_program_is_replayed_too(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import tarfile
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from typing import Any
 from simtune.build.elf import Elf
 from simtune.build.image import Plan, Role, Tensor
 from simtune.errors import InputFileError
+
+_ELF = b"\x7fELF"
 
 
 @dataclass(frozen=True)
@@ -82,14 +85,24 @@ def load(path: Path, scratch: Path) -> Artifact:
 
     Args:
         path: ``.o`` or ``.tar``.
-        scratch: existing folder for unpacked objects.
+        scratch: folder for unpacked objects; made when there are any.
 
     Raises:
         InputFileError: missing, truncated, garbage, an executable, or of mixed instruction sets.
     """
-    unpacked = _unpack(path, scratch) if _is_tar(path) else {path: str(path)}
-    objects = tuple(unpacked)
-    elves = [Elf(item.read_bytes(), name) for item, name in unpacked.items()]
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputFileError(f"cannot read {path}: {error.strerror}", "check the path") from None
+    if not data.startswith(_ELF) and tarfile.is_tarfile(io.BytesIO(data)):
+        contents = _unpack(path, data)
+        scratch.mkdir(parents=True, exist_ok=True)
+        objects = tuple(scratch / f"{number}.o" for number in range(len(contents)))
+        for unpacked, (_, content) in zip(objects, contents, strict=True):
+            unpacked.write_bytes(content)
+    else:  # the usual case; each file is read once, since thousands of them may come in a second
+        contents, objects = [(str(path), data)], (path,)
+    elves = [Elf(content, name) for name, content in contents]
     for elf in elves:
         if not elf.is_object:
             raise InputFileError(f"{elf.name} is no object file", "give the .o or .tar that TVM wrote")
@@ -97,23 +110,24 @@ def load(path: Path, scratch: Path) -> Artifact:
     if len(isas) != 1:
         raise InputFileError(f"{path} mixes objects for {', '.join(sorted(isas))}", "build it again")
     digest = hashlib.sha256()
-    for item in objects:
-        digest.update(item.read_bytes())
-    info: dict[str, Any] = {}
-    if side_file(path).exists():
-        info = _read_side_file(side_file(path))
+    for _, content in contents:
+        digest.update(content)
+    info = _read_side_file(side_file(path))
     # Reading the symbols costs more than all else here; the side file knows the names already.
     kernels = tuple(info.get("kernels", ())) or tuple(name for elf in elves for name in elf.kernels)
-    return Artifact(tuple(objects), isas.pop(), kernels, digest.hexdigest(), info)
+    return Artifact(objects, isas.pop(), kernels, digest.hexdigest(), info)
 
 
 def _read_side_file(path: Path) -> dict[str, Any]:
+    """What the side file says, nothing without one."""
     try:
         info = json.loads(path.read_text())
         kernels = info.get("kernels", {})
         for tensors in kernels.values():
             for dtype, shape, role in tensors:
                 Tensor(dtype, tuple(shape), Role(role))
+    except FileNotFoundError:
+        return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputFileError(
             f"the side file {path} is damaged: {error}", "remove it, and give the tensors with --args"
@@ -121,28 +135,17 @@ def _read_side_file(path: Path) -> dict[str, Any]:
     return dict(info)
 
 
-def _is_tar(path: Path) -> bool:
+def _unpack(path: Path, data: bytes) -> list[tuple[str, bytes]]:
+    """The objects in a tar, each with a name for messages."""
+    objects: list[tuple[str, bytes]] = []
     try:
-        with path.open("rb") as stream:
-            is_elf = stream.read(4) == b"\x7fELF"  # the usual case, and cheaper to tell
-        return not is_elf and tarfile.is_tarfile(path)
-    except OSError as error:
-        raise InputFileError(f"cannot read {path}: {error.strerror}", "check the path") from None
-
-
-def _unpack(path: Path, scratch: Path) -> dict[Path, str]:
-    """The unpacked objects with names for messages."""
-    objects: dict[Path, str] = {}
-    try:
-        with tarfile.open(path) as archive:
-            for number, member in enumerate(archive.getmembers()):
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            for member in archive.getmembers():
                 stream = (
                     archive.extractfile(member) if member.isfile() and member.name.endswith(".o") else None
                 )
                 if stream is not None:
-                    unpacked = scratch / f"{number}.o"
-                    unpacked.write_bytes(stream.read())
-                    objects[unpacked] = f"{member.name} in {path}"
+                    objects.append((f"{member.name} in {path}", stream.read()))
     except (tarfile.TarError, EOFError, OSError) as error:
         raise InputFileError(f"{path} is a damaged tar: {error}", "build or copy it again") from None
     if not objects:

@@ -157,7 +157,7 @@ def prepare(
             module = _module(store, run_id)
             trials = [_trial(store, run_id, group.trials[row]) for row in members]
             tensors = tuple(signature(module.functions_items()[0][1]))
-            built = rebuild(module, as_built(group.machine, store.run(run_id)), trials, builder)
+            built = rebuild(module, as_built(group.cpu, store.run(run_id)), trials, builder)
             for row, trial, (path, _error) in zip(members, trials, built, strict=True):
                 simulation = store.simulation(str(trial.simulation))
                 if path is None or simulation is None:

@@ -73,6 +73,7 @@ class Fit:
         held_before, held_after: on those held out; None without any.
         tried: free parameters.
         sensitivity: parameter to the largest change of the loss by its last tried steps.
+        start_s: of `wall_s`, for the first simulation of every candidate, which the budget does not bound.
         ended: why it stopped.
     """
 
@@ -86,6 +87,7 @@ class Fit:
     sensitivity: Mapping[str, float]
     rounds: int
     runs: int
+    start_s: float
     wall_s: float
     ended: str
 
@@ -145,7 +147,8 @@ class Fitter:
         parameters: the free ones.
         cases: to fit to.
         held: of other workloads, to judge only.
-        budget_s: wall seconds after which no new round of simulations starts.
+        budget_s: wall seconds after which no new round of simulations starts; they begin when every
+            candidate has been simulated once.
         progress: is told what happens.
         scales: of the steps, one after the other.
     """
@@ -176,8 +179,12 @@ class Fitter:
         began = time.monotonic()
         before = self._score(self.start, self.cases)
         held_before = self._score(self.start, self.held) if self.held else None
-        self.progress(f"start: error {before.error:.3f}, tau-b {before.tau_b:.3f}, loss {before.loss:.4f}")
-        self.deadline = time.monotonic() + self.budget_s  # the simulator may have been compiled just now
+        start_s = time.monotonic() - began  # the simulator may have been compiled, too
+        self.progress(
+            f"start: error {before.error:.3f}, tau-b {before.tau_b:.3f}, loss {before.loss:.4f}; to simulate "
+            f"every candidate once took {start_s:.1f} s, now come up to {self.budget_s:g} s of trying"
+        )
+        self.deadline = time.monotonic() + self.budget_s
         loss, level, rounds, ended = before.loss, 0, 0, "nothing helps any more"
         try:
             loss = self._first_scale(loss)
@@ -207,6 +214,7 @@ class Fitter:
             dict(sorted(self.sensitivity.items(), key=lambda item: -item[1])),
             rounds,
             self.experiment.runs,
+            start_s,
             time.monotonic() - began,
             ended,
         )

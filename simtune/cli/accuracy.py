@@ -9,8 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from simtune.cli.output import count
-from simtune.cli.records import _print, _table
+from simtune.cli.output import count, make_table, print_out
 from simtune.crossvalidate import Evaluation
 from simtune.metrics import METRICS, Interval, Summary
 
@@ -40,7 +39,7 @@ def _known(value: float) -> float | None:
 
 def print_tables(result: Evaluation) -> None:
     """All models over all workloads, then the workloads of the best model."""
-    table = _table(
+    table = make_table(
         "model", *(f"{metric}*" for metric in SHOWN), title="mean [95 % interval] / worst workload"
     )
     rows = dict(result.summaries)
@@ -51,15 +50,15 @@ def print_tables(result: Evaluation) -> None:
             table.add_section()
         cells = [cell(metric, summary.mean[metric], summary.worst[metric]) for metric in SHOWN]
         table.add_row(name, *cells)
-    _print(table)
+    print_out(table)
     best = max(
         (name for name in result.summaries),
         key=lambda name: _order(result.summaries[name].mean["tau_b"].value),
     )
-    _print(workload_table(best, result))
+    print_out(workload_table(best, result))
     if result.ceiling:
         limit = result.ceiling.mean["tau_b"].value
-        _print(
+        print_out(
             "No predictor can beat the noise ceiling: two measurements of the same candidates agree with "
             f"tau-b {limit:.3f}."
         )
@@ -68,7 +67,7 @@ def print_tables(result: Evaluation) -> None:
 def workload_table(model: str, result: Evaluation) -> Table:
     """The workloads of one model, each with its own ceiling."""
     title = f"workloads, model {model} (tau_b / that of a second measurement)"
-    table = _table("workload", "candidates*", *(f"{metric}*" for metric in SHOWN), title=title)
+    table = make_table("workload", "candidates*", *(f"{metric}*" for metric in SHOWN), title=title)
     for label, figures in result.summaries[model].workloads.items():
         cells = [cell(metric, figures[metric]) for metric in SHOWN]
         limit = result.ceiling.workloads.get(label) if result.ceiling else None

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 from rich.markup import escape
 
-from simtune.cli.output import count, emit_json, json_option, seconds
-from simtune.cli.records import _print, _table, records_option
+from simtune.cli.output import count, emit_json, json_option, make_table, print_out, seconds
+from simtune.cli.stored import records_option
 
 
 @click.command()
@@ -84,7 +84,9 @@ def command(
             }
         )
         return
-    table = _table("workload", "candidates*", "call*", "simulate*", "measure*", "K*", "board*", "K board*")
+    table = make_table(
+        "workload", "candidates*", "call*", "simulate*", "measure*", "K*", "board*", "K board*"
+    )
     for row in rows:
         if row is rows[-1]:
             table.add_section()
@@ -97,7 +99,7 @@ def command(
             "-" if row.board_s is None else seconds(row.board_s),
             str(row.board_k(share) or "-"),
         )
-    _print(table)
+    print_out(table)
     total = rows[-1]
     other = total.board_s if board else total.measure_s
     if other is None:

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
-from simtune.cli.output import emit_json, json_option
-from simtune.cli.records import _print, _table
+from simtune.cli.output import emit_json, json_option, make_table, print_out
 from simtune.cli.train import dataset_options
 from simtune.errors import ConfigurationError
 
@@ -55,7 +54,8 @@ if TYPE_CHECKING:
     type=click.FloatRange(1),
     default=600.0,
     show_default=True,
-    help="Seconds for simulating; the best until then is written.",
+    help="Seconds for trying other numbers, from when all candidates are built and simulated once; the "
+    "best until then is written.",
 )
 @click.option("--count", multiple=True, help="Models of the simulator to switch on  [default: as stored]")
 @click.option("--simulator", default="qemu", show_default=True, help="See 'simtune doctor'.")
@@ -129,6 +129,7 @@ def command(
             f"{len(parameters)} free numbers; {len(fitted)} candidates to fit to, {len(judged)} held out "
             f"({', '.join(wanted) or 'none'})"
         )
+        built_s = time.monotonic() - tell.start
         experiment = Experiment(get_simulator(simulator), count or _models(store, data), jobs)
         fit = Fitter(experiment, loaded, parameters, fitted, judged, budget, tell.sometimes).run()
     _write(out, fit, loaded.name, data.target, len(fitted), len({case.workload for case in fitted}))
@@ -142,11 +143,12 @@ def command(
                 "fitted": [case.trial for case in fitted],
                 "held_out": wanted,
                 "better_on_held_out": better if fit.held_after else None,
+                "built_s": built_s,
                 **{key: value for key, value in _plain(asdict(fit)).items() if key != "machine"},
             }
         )
     else:
-        _print_fit(fit, out)
+        _print_fit(replace(fit, start_s=built_s + fit.start_s, wall_s=built_s + fit.wall_s), out)
     sys.exit(130 if fit.ended == INTERRUPTED else 0 if better else 1)
 
 
@@ -213,12 +215,14 @@ def _both(before: Score, after: Score) -> str:
 
 
 def _print_fit(fit: Fit, out: Path) -> None:
-    table = _table("parameter", "before*", "after*", "worth*", title="fitted numbers (worth: of the loss)")
+    table = make_table(
+        "parameter", "before*", "after*", "worth*", title="fitted numbers (worth: of the loss)"
+    )
     for change in fit.changes:
         worth = "-" if math.isnan(change.gain) else f"{change.gain:.4f}"
         table.add_row(change.path, f"{change.old:g}", f"{change.new:g}", worth)
-    _print(table if fit.changes else "no change of any number makes the predictions better")
-    table = _table("workload", "error*", "", "tau-b*", "", title="untrained predictions: before, after")
+    print_out(table if fit.changes else "no change of any number makes the predictions better")
+    table = make_table("workload", "error*", "", "tau-b*", "", title="untrained predictions: before, after")
     for held, before, after in ((False, fit.before, fit.after), (True, fit.held_before, fit.held_after)):
         if before is None or after is None:
             continue
@@ -227,7 +231,7 @@ def _print_fit(fit: Fit, out: Path) -> None:
             new_error, new_tau = after.workloads.get(name, (math.nan, math.nan))
             label = escape(name) + (" (held out)" if held else "")
             table.add_row(label, f"{error:.1%}", f"{new_error:.1%}", f"{tau:.3f}", f"{new_tau:.3f}")
-    _print(table)
+    print_out(table)
     click.echo(f"fitted workloads:   {_both(fit.before, fit.after)}")
     if fit.held_before and fit.held_after:
         click.echo(f"workloads held out: {_both(fit.held_before, fit.held_after)}")
@@ -236,7 +240,8 @@ def _print_fit(fit: Fit, out: Path) -> None:
     most = ", ".join(list(fit.sensitivity)[:5])
     click.echo(f"most sensitive: {most or '-'}")
     click.echo(
-        f"{fit.runs} simulations, {fit.rounds} rounds, {fit.wall_s:.0f} s; {fit.ended}; written to {out}"
+        f"{fit.runs} simulations, {fit.rounds} rounds, {fit.wall_s:.0f} s, of which {fit.start_s:.0f} s for "
+        f"building and for simulating every candidate once; {fit.ended}; written to {out}"
     )
 
 

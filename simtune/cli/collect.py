@@ -15,7 +15,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from simtune.cli.counting import count_option, models_from
+from simtune.cli.counting import count_option, models_from, timeout_option
 from simtune.cli.measuring import measuring_options, settings_from
 from simtune.cli.output import emit_json, json_option, seconds
 from simtune.cli.train import features_option
@@ -67,7 +67,7 @@ _PAUSE_S = 5.0
     help="How often every candidate is measured, all others in between: a second pass tells the noise.",
 )
 @click.option("--jobs", "-j", type=click.IntRange(1), help="Builds and simulations at once.")
-@click.option("--timeout", default=120.0, show_default=True, help="Seconds per simulation.")
+@timeout_option("Seconds per simulation.")
 @features_option
 @measuring_options
 @json_option

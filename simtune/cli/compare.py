@@ -14,6 +14,7 @@ from rich.table import Table
 
 from simtune.build.elf import Elf
 from simtune.cli import simulate as one
+from simtune.cli.counting import timeout_option
 from simtune.cli.output import count, emit_json, json_option, seconds
 from simtune.errors import ConfigurationError
 from simtune.jobs import Limits, Outcome
@@ -32,13 +33,7 @@ from simtune.machines.model import Machine
 )
 @click.option("--args", "signature", help="Tensors of an object, as for 'simtune simulate'.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the inputs.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0, min_open=True),
-    default=300.0,
-    show_default=True,
-    help="Seconds of wall time per simulator.",
-)
+@timeout_option("Seconds of wall time per simulator.", 300.0)
 @json_option
 def command(
     file: Path,

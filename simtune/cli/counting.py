@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`--count` of every verb that simulates."""
+"""Options of every verb that simulates: what is counted, what is run before, how long it may take."""
 
 from __future__ import annotations
 
@@ -23,6 +23,24 @@ _HELP = (
 def count_option(function: F) -> F:
     """Adds ``--count``; `models_from` reads it."""
     return click.option("--count", "models", multiple=True, metavar="MODEL", help=_HELP)(function)
+
+
+def warmup_option(function: F) -> F:
+    """Adds ``--warmup``."""
+    return click.option(
+        "--warmup",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="Calls before the one that counts.",
+    )(function)
+
+
+def timeout_option(text: str, seconds: float = 120.0) -> Callable[[F], F]:
+    """Adds ``--timeout`` with this help, and so many seconds as default."""
+    return click.option(
+        "--timeout", type=click.FloatRange(0, min_open=True), default=seconds, show_default=True, help=text
+    )
 
 
 def models_from(count: Sequence[str], simulator: str, optional: Sequence[str] = ()) -> tuple[str, ...]:

@@ -71,14 +71,13 @@ def command(
     from simtune.crossvalidate import evaluate
     from simtune.dataset import load_dataset
     from simtune.execution.capacity import usable_cores
-    from simtune.machines.load import load_machine
+    from simtune.inputs import load_machines
     from simtune.records.store import open_existing
 
     console = Console(stderr=True)
     with open_existing(records) as store:
         names = machines or tuple(dict.fromkeys(run.machine for run in store.runs()))
-        loaded = [load_machine(name) for name in names]
-        data = load_dataset(store, loaded, target, workloads, replacement)
+        data = load_dataset(store, load_machines(names), target, workloads, replacement)
     with console.status("") as status:
         result = evaluate(
             data,

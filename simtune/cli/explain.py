@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from simtune.cli import explain_template
-from simtune.cli.output import count, emit_json, json_option, seconds
-from simtune.cli.records import _find_trial, _print, _table, records_option
+from simtune.cli.output import count, emit_json, json_option, make_table, print_out, seconds
+from simtune.cli.stored import find_trial, records_option
 from simtune.cli.tune_template import refuse_foreign
 from simtune.counters import SCHEMA, Counters
 from simtune.errors import ConfigurationError, RecordError
@@ -123,19 +123,19 @@ def command(
             f"measured: {seconds(trial.measured_s)} against {seconds(other.measured_s)}, a ratio of "
             f"{trial.measured_s / other.measured_s:.2f}"
         )
-    shown = _table(
+    shown = make_table(
         "cause", "this*", f"trial {other.index}*", "effect on time*", title="what makes the difference"
     )
     for cause in [c for c in causes if abs(math.log(c.factor)) > _TOO_SMALL][:top]:
         shown.add_row(cause.name, _figure(cause.value), _figure(cause.other), f"x {cause.factor:.3f}")
-    _print(shown)
-    shown = _table(
+    print_out(shown)
+    shown = make_table(
         "counter", "this*", f"trial {other.index}*", "ratio*", "unit", title="counters that differ most"
     )
     for counter, a, b in table[:top]:
         ratio_text = f"{a / b:.3g}" if b else "-"
         shown.add_row(counter, count(a), count(b), ratio_text, SCHEMA[counter].unit)
-    _print(shown)
+    print_out(shown)
 
 
 def _two(deviations: Any) -> list[float]:
@@ -164,7 +164,7 @@ def _locate(store: RecordStore, record: str) -> tuple[Run, Trial]:
     if not colon:
         raise ConfigurationError(f"'{record}' names no candidate", "give RUN:INDEX or RUN:best")
     run = store.run(name)
-    return run, _find_trial(store, run, index)
+    return run, find_trial(store, run, index)
 
 
 def _opponent(store: RecordStore, run: Run, trial: Trial) -> Trial:

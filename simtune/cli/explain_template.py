@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from simtune.cli.output import count, emit_json, seconds
-from simtune.cli.records import _print, _table
+from simtune.cli.output import count, emit_json, make_table, print_out, seconds
 from simtune.counters import Counters, spec_of
 from simtune.errors import ConfigurationError, RecordError
 from simtune.explanation import Cause, counter_table, shares
@@ -56,13 +55,13 @@ def explain(
     click.echo(
         f"trial {run.id}:{trial.index}: {_time(trial)} simulated, {verdict} than {label} ({_time(other)})"
     )
-    shown = _table("knob", "this*", f"{label}*", title="knobs that differ")
+    shown = make_table("knob", "this*", f"{label}*", title="knobs that differ")
     for knob, value in knobs[0].items():
         if knobs[1].get(knob) != value:
             shown.add_row(knob, str(value), str(knobs[1].get(knob, "-")))
-    _print(shown)
-    _print(_causes(causes, label))
-    shown = _table("counter", "this*", f"{label}*", "ratio*", "unit", title="counters that differ most")
+    print_out(shown)
+    print_out(_causes(causes, label))
+    shown = make_table("counter", "this*", f"{label}*", "ratio*", "unit", title="counters that differ most")
     for counter, a, b in [row for row in table if row[1] != row[2]][:top]:
         shown.add_row(
             counter,
@@ -71,7 +70,7 @@ def explain(
             f"{a / b:.3g}" if b else "-",
             spec.unit if (spec := spec_of(counter)) else "",
         )
-    _print(shown)
+    print_out(shown)
 
 
 def _opponent(store: RecordStore, run: Run, trial: Trial) -> Trial:
@@ -83,7 +82,7 @@ def _opponent(store: RecordStore, run: Run, trial: Trial) -> Trial:
 
 
 def _causes(causes: list[Cause], label: str) -> Any:
-    table = _table(
+    table = make_table(
         "cycles in which", "this*", f"{label}*", "effect on time*", title="what makes the difference"
     )
     for cause in causes:

@@ -22,7 +22,7 @@ VERBS = {
     "evaluate": "Judge predictors on workloads they were not trained on.",
     "explain": "Why a candidate is predicted slow or fast.",
     "machines": "List and show the machines that can be predicted.",
-    "records": "List, show, check and export stored results.",
+    "records": "List, show, check, merge and export stored results.",
     "report": "Write the report of a tuning run.",
     "resimulate": "Simulate stored candidates again, for another machine file.",
     "simulate": "Run one object, TVM tar or executable and print its counters.",

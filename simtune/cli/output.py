@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every verb shares: `--json`, number formats, error output."""
+"""What every verb shares: `--json`, tables, number formats, error output."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from simtune.errors import SimtuneError
 
@@ -45,3 +48,26 @@ def seconds(value: float) -> str:
 def count(value: float) -> str:
     """A count with thousands separators, fractions kept to three digits."""
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.3f}"
+
+
+def make_table(*columns: str, title: str | None = None) -> Table:
+    """A table; columns with a star are numbers, on the right."""
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    for name in columns:
+        table.add_column(name.rstrip("*"), justify="right" if name.endswith("*") else "left", overflow="fold")
+    return table
+
+
+def make_pairs(title: str) -> Table:
+    """A table without a head, of names and values."""
+    table = Table(box=None, show_header=False, title=title, title_justify="left", padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
+
+
+def print_out(content: Table | str) -> None:
+    """Prints a table, or text as it is."""
+    # Output into a pipe or a file is for other programs: it is not folded to a made-up width.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 1000)
+    console.print(content, markup=isinstance(content, Table))

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from simtune.cli.output import emit_json, json_option
-from simtune.cli.records import records_option
+from simtune.cli.stored import records_option
 from simtune.errors import ConfigurationError, RecordError
 from simtune.records.model import Trial
 from simtune.records.store import open_existing

@@ -12,8 +12,8 @@ from rich.markup import escape
 
 from simtune.cli.counting import count_option, models_from
 from simtune.cli.output import count as number
-from simtune.cli.output import emit_json, json_option
-from simtune.cli.records import _print, _table, records_option
+from simtune.cli.output import emit_json, json_option, make_table, print_out
+from simtune.cli.stored import records_option
 from simtune.cli.train import features_option
 from simtune.mca import MCA
 
@@ -82,9 +82,9 @@ def command(
     if as_json:
         emit_json({"records": out or records, "machine": loaded.name, "runs": [asdict(r) for r in results]})
     else:
-        table = _table("workload", "run", "candidates*", "failed*", "with times*")
+        table = make_table("workload", "run", "candidates*", "failed*", "with times*")
         for row in results:
             counts = (number(row.trials), number(row.failures), number(row.timed))
             table.add_row(escape(row.workload), row.run, *counts)
-        _print(table)
+        print_out(table)
     sys.exit(0 if all(row.trials > row.failures for row in results) else 1)

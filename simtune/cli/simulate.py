@@ -18,7 +18,7 @@ from rich.table import Table
 
 from simtune.build.elf import Elf
 from simtune.build.image import Tensor
-from simtune.cli.counting import count_option, models_from
+from simtune.cli.counting import count_option, models_from, timeout_option, warmup_option
 from simtune.cli.output import count as count_text
 from simtune.cli.output import emit_json, json_option, seconds
 from simtune.counters import SCHEMA
@@ -47,17 +47,9 @@ from simtune.machines.model import Machine
 @click.option("--simulator", default="qemu", show_default=True, help="See 'simtune doctor'.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the inputs.")
 @click.option("--constant", is_flag=True, help="Inputs whose elements are all the same.")
-@click.option(
-    "--warmup", type=click.IntRange(0), default=0, show_default=True, help="Calls before the one that counts."
-)
+@warmup_option
 @count_option
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0, min_open=True),
-    default=120.0,
-    show_default=True,
-    help="Seconds of wall time, and of CPU time.",
-)
+@timeout_option("Seconds of wall time, and of CPU time.")
 @click.option(
     "--memory",
     type=click.FloatRange(0, min_open=True),

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from simtune.cli.output import count, emit_json, json_option
-from simtune.cli.records import records_option
+from simtune.cli.stored import records_option
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -90,7 +90,7 @@ def command(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Learn a predictor of native times from records.
+    """Learn a predictor of run times from records: native ones, or those of the simulated VTA.
 
     Use it with 'simtune tune --predictor FILE', or in Python as
     simtune.SimulatorRunner(machine, predictor=FILE). How well it does on workloads that it has
@@ -99,6 +99,7 @@ def command(
     \b
     Example:
       simtune train --records records.db --machine host --model xgb -o host.predictor
+      simtune train --records records.db --machine vta-pynq -o vta.predictor
     """
     from simtune.predictors.families import FAMILIES
 
@@ -110,12 +111,12 @@ def command(
     if out is None:
         raise click.UsageError("Missing option '-o'.")
     from simtune.dataset import load_dataset
-    from simtune.machines.load import load_machine
+    from simtune.inputs import load_machines
     from simtune.predictors.storage import save_predictor
     from simtune.predictors.trained import train
     from simtune.records.store import open_existing
 
-    loaded = [load_machine(name) for name in machines]
+    loaded = load_machines(machines)
     with open_existing(records) as store:
         data = load_dataset(store, loaded, target, workloads, replacement)
     predictor = train(
@@ -123,6 +124,7 @@ def command(
     )
     save_predictor(predictor, out)
     card = predictor.card
+    model_of_cycles = predictor.inputs.cycle_model
     if as_json:
         emit_json(
             {
@@ -130,7 +132,7 @@ def command(
                 "model": model,
                 "machines": list(card.machines),
                 "target": card.target,
-                "base": "pipeline_cycles" if card.pipeline else "analytical",
+                "base": "pipeline_cycles" if card.pipeline else model_of_cycles,
                 "normalise": normalise,
                 "features": card.optional,
                 "scale": card.scale,
@@ -143,7 +145,7 @@ def command(
         f"{model} for {', '.join(card.machines)}, times of {card.target}: learned from "
         f"{count(sum(card.workloads.values()))} candidates of {len(card.workloads)} workloads"
     )
-    base = "the pipeline scoreboard" if card.pipeline else "the analytical model"
+    base = "the pipeline scoreboard" if card.pipeline else f"the {model_of_cycles} model"
     click.echo(f"times are {card.scale:.3g} times what {base} says, in the mean")
     for reason, number in data.skipped.items():
         click.echo(f"{count(number)} left out: {reason}")

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 ISAS = ("riscv64", "aarch64", "x86_64")
 
@@ -113,7 +113,13 @@ class MemoryUnit:
 
 @dataclass(frozen=True)
 class Tlb:
-    """Data address translation for pages of 4 KiB; no entries: never misses."""
+    """Data address translation for pages of 4 KiB.
+
+    Attributes:
+        entries: 0 = never misses.
+        l2_entries: 0 = no second level, whose latency a miss does not pay then.
+        l2_latency, walk_latency: cycles of a hit in the second level, and of a walk beyond it.
+    """
 
     entries: int = 0
     l2_entries: int = 0
@@ -184,7 +190,10 @@ class Machine:
         caches: level name ("l1i", "l1d", "l2", "l3") to geometry; l1i and l1d always exist.
         energy_pj: counter name to picojoules per event, for the energy objective; may be empty.
         qemu_cpu: value for QEMU's ``-cpu``; empty lets the adapter derive it from `isa`.
+        accelerator: "": it is none, but a CPU.
     """
+
+    accelerator: ClassVar[str] = ""
 
     name: str
     description: str

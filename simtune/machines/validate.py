@@ -26,7 +26,8 @@ from simtune.machines.model import (
 from simtune.machines.section import Section, power_of_two
 from simtune.machines.target import read_target
 
-MAX_PORTS = 24  # what the QEMU plugin's issue model has room for
+# What the QEMU plugin's issue model and scoreboard have room for.
+MAX_PORTS, MAX_BUSY = 24, 255
 
 
 def build_machine(data: Mapping[str, Any], file: Path | str, default_name: str) -> Machine:
@@ -124,7 +125,7 @@ def _timing(section: Section, ports: tuple[str, ...]) -> InstructionTiming:
     allowed = f"one or more of {', '.join(ports)} (pipeline.ports)"
     timing = InstructionTiming(
         latency=section.integer("latency", 1, 1000),
-        busy=section.integer("busy", 1, 1000),
+        busy=section.integer("busy", 1, MAX_BUSY),
         ports=section.names("ports", allowed, options=ports),
         early=section.integer("early", 0, 100, default=0),
     )
@@ -222,7 +223,7 @@ def _memory_unit(section: Section) -> MemoryUnit:
         early_fetch=section.boolean("early_fetch", fallback.early_fetch),
         dependence_bytes=section.integer("dependence_bytes", 1, 16, fallback.dependence_bytes),
         assume_hits=section.boolean("assume_hits", fallback.assume_hits),
-        masked_store=section.integer("masked_store", 1, 255, fallback.masked_store),
+        masked_store=section.integer("masked_store", 1, MAX_BUSY, fallback.masked_store),
         set_interval=section.integer("set_interval", 0, 1000, fallback.set_interval),
     )
     if unit.dependence_bytes not in (1, 8, 16):

@@ -10,16 +10,20 @@ import numpy as np
 
 from simtune.counters import Counters
 from simtune.features import Array, Features, window_means
+from simtune.inputs import AnyMachine
 from simtune.machines.model import Machine
 from simtune.predictors.analytical import AnalyticalPredictor, static_parts
 from simtune.predictors.trained import CYCLES, TrainedPredictor
 
 
 def explained(
-    predictor: TrainedPredictor, predicted_s: float, counters: Counters, machine: Machine
+    predictor: TrainedPredictor, predicted_s: float, counters: Counters, machine: AnyMachine
 ) -> dict[str, float]:
     """The parts of the cycle model, and "learned" for what the prediction differs from their sum."""
-    if predictor.card.pipeline:  # by the scoreboard's causes
+    if not isinstance(machine, Machine):
+        base_s = float(predictor.features([counters], machine).base_s[0])
+        parts = {predictor.inputs.cycle_model: base_s * machine.clock_hz}
+    elif predictor.card.pipeline:  # by the scoreboard's causes
         parts = AnalyticalPredictor().explain(counters, machine)
     else:
         parts = static_parts(counters, machine)
@@ -50,11 +54,11 @@ class Session:
     def name(self) -> str:
         return self._predictor.name
 
-    def predict(self, counters: Counters, machine: Machine) -> float:
+    def predict(self, counters: Counters, machine: AnyMachine) -> float:
         """Seconds."""
         return float(self.predict_batch([counters], machine)[0])
 
-    def predict_batch(self, counters: Sequence[Counters], machine: Machine) -> Array:
+    def predict_batch(self, counters: Sequence[Counters], machine: AnyMachine) -> Array:
         """Seconds (N,) of candidates that were simulated together; all of them enter the window."""
         if not counters:
             return np.zeros(0)
@@ -68,14 +72,14 @@ class Session:
         result: Array = np.exp(relative) * _mean(totals, "base_s") * self._predictor.card.scale
         return result
 
-    def observe(self, counters: Sequence[Counters], machine: Machine) -> None:
+    def observe(self, counters: Sequence[Counters], machine: AnyMachine) -> None:
         """Adds candidates to the window without a prediction: stored ones, when a run goes on."""
         if counters:
             features = self._predictor.features(counters, machine)
             with self._lock:
                 self._observe(features)
 
-    def explain(self, counters: Counters, machine: Machine) -> dict[str, float]:
+    def explain(self, counters: Counters, machine: AnyMachine) -> dict[str, float]:
         """Cycles per part, with what was learned as a part of its own."""
         return explained(self._predictor, self.predict(counters, machine), counters, machine)
 

@@ -18,10 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from simtune.counters import SCHEMA_VERSION
 from simtune.errors import ConfigurationError
-from simtune.features import FEATURES, FEATURES_VERSION
-from simtune.machines.model import Machine
+from simtune.inputs import AnyMachine, inputs_of
 from simtune.predictors.families import create
 from simtune.predictors.trained import Card, TrainedPredictor
 
@@ -41,7 +39,7 @@ def save_predictor(predictor: TrainedPredictor, path: str | os.PathLike[str]) ->
     head = {
         "format": FORMAT,
         "sha256": hashlib.sha256(model).hexdigest(),
-        "features": list(FEATURES),
+        "features": list(predictor.inputs.features),
         "card": asdict(predictor.card),
     }
     target = Path(path)
@@ -57,7 +55,7 @@ def save_predictor(predictor: TrainedPredictor, path: str | os.PathLike[str]) ->
 
 
 def load_predictor(
-    path: str | os.PathLike[str], machine: Machine | None = None, *, allow_other_machine: bool = False
+    path: str | os.PathLike[str], machine: AnyMachine | None = None, *, allow_other_machine: bool = False
 ) -> TrainedPredictor:
     """Reads a predictor that `simtune train` or `save_predictor` wrote.
 
@@ -118,20 +116,21 @@ def _card(path: Path, head: dict[str, Any]) -> Card:
         )
     try:
         values = dict(head["card"])
-        for what, mine in (("schema_version", SCHEMA_VERSION), ("features_version", FEATURES_VERSION)):
+        inputs = inputs_of(values.get("accelerator", ""))
+        for what, mine in (("schema_version", inputs.schema_version), ("features_version", inputs.version)):
             if values.get(what) != mine:
                 raise PredictorFileError(
                     f"{path} was trained with {what} {values.get(what)}, this simtune has {mine}",
                     "train it again: simtune train",
                 )
-        if head["features"] != list(FEATURES):
+        if head["features"] != list(inputs.features):
             raise PredictorFileError(
                 f"{path} was trained on other features than this simtune has", "train it again: simtune train"
             )
         for name in ("low", "high", "optional"):
             values[name] = tuple(values[name])
         card = Card(**values)
-        sizes = {len(card.low), len(card.high), len(FEATURES)}
+        sizes = {len(card.low), len(card.high), len(inputs.features)}
         if len(sizes) != 1 or not isinstance(card.machines, dict) or not float(card.scale) > 0:
             raise ValueError("its card contradicts itself")
         np.array([card.low, card.high], float)

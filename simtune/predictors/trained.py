@@ -22,26 +22,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simtune.counters import SCHEMA_VERSION, Counters
+from simtune.counters import Counters
 from simtune.dataset import Group
 from simtune.errors import ConfigurationError
-from simtune.features import (
-    COSTS,
-    FEATURES_VERSION,
-    OPTIONAL,
-    Array,
-    Features,
-    extract,
-    normalised,
-    window_means,
-)
-from simtune.machines.model import Machine
+from simtune.features import COSTS, Array, Features, normalised, window_means
+from simtune.inputs import CPU, AnyMachine, Inputs, common_inputs, inputs_of
 from simtune.predictors.families import Design, Model, create
 
 if TYPE_CHECKING:
     from simtune.predictors.session import Session
 
-#: Column of the cycle model in `Features.costs`.
+#: Column of the cycle model in `Features.costs`, whatever the machine.
 CYCLES = COSTS.index("cycles")
 
 
@@ -60,6 +51,7 @@ class Card:
         low, high: (F,) range of the normalised features in training; inputs are clipped to it.
         workloads: name to number of candidates.
         optional: features that were asked for, see `simtune.features.OPTIONAL`.
+        accelerator: kind of the machines, "" for CPUs; see `simtune.inputs`.
     """
 
     family: str
@@ -73,8 +65,9 @@ class Card:
     seed: int = 0
     normalise: str = "group"
     optional: tuple[str, ...] = ()
-    schema_version: int = SCHEMA_VERSION
-    features_version: int = FEATURES_VERSION
+    schema_version: int = CPU.schema_version
+    features_version: int = CPU.version
+    accelerator: str = ""
 
 
 class TrainedPredictor:
@@ -101,36 +94,41 @@ class TrainedPredictor:
         return content.hexdigest()[:16]
 
     @property
+    def inputs(self) -> Inputs:
+        """What it was trained on."""
+        return inputs_of(self.card.accelerator)
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """Optional models that a simulation must switch on for this predictor."""
         return (*self.card.optional, *(("pipeline",) if self.card.pipeline else ()))
 
-    def check_machine(self, machine: Machine) -> None:
+    def check_machine(self, machine: AnyMachine) -> None:
         """Refuses a machine that the predictor was not trained for.
 
         Raises:
-            ConfigurationError: unless `allow_other_machine` is set.
+            ConfigurationError: unless `allow_other_machine` is set; for another kind of machine always.
         """
         known = self.card.machines
-        if (
-            machine.name not in known
-            and machine.digest() not in known.values()
-            and not self.allow_other_machine
+        if machine.accelerator == self.card.accelerator and (
+            machine.name in known or machine.digest() in known.values() or self.allow_other_machine
         ):
-            raise ConfigurationError(
-                f"the predictor was trained for {', '.join(known)}, not for {machine.name}",
-                f"train one: simtune train --machine {machine.name}; or pass allow_other_machine",
-            )
+            return
+        raise ConfigurationError(
+            f"the predictor was trained for {', '.join(known)}, not for {machine.name}",
+            f"train one: simtune train --machine {machine.name}"
+            + ("; or pass allow_other_machine" if machine.accelerator == self.card.accelerator else ""),
+        )
 
-    def features(self, counters: Sequence[Counters], machine: Machine) -> Features:
+    def features(self, counters: Sequence[Counters], machine: AnyMachine) -> Features:
         """Features as this predictor needs them.
 
         Raises:
             ConfigurationError: other machine, or the pipeline scoreboard or another model was off.
         """
         self.check_machine(machine)
-        require_optional(counters, self.card.optional)
-        features = extract(counters, machine, self.card.pipeline, self.card.optional)
+        require_optional(counters, self.card.optional, self.inputs)
+        features = self.inputs.extract(counters, machine, self.card.pipeline, self.card.optional)
         if self.card.pipeline and not features.pipeline.all():
             raise ConfigurationError(
                 "the predictor was trained on pipeline_cycles, which were not counted",
@@ -163,7 +161,7 @@ class TrainedPredictor:
         """The same, given the workload's means of the features (N, F) and of the cycles (N,)."""
         return self.model.predict(design(features, means, cycles, self.card.low, self.card.high))
 
-    def seconds(self, counters: Sequence[Counters], machine: Machine, window: str | None = None) -> Array:
+    def seconds(self, counters: Sequence[Counters], machine: AnyMachine, window: str | None = None) -> Array:
         """Predicted seconds of the candidates of one workload, in the order they were simulated.
 
         Args:
@@ -179,7 +177,7 @@ class TrainedPredictor:
         return result
 
     def uncertainty(
-        self, counters: Sequence[Counters], machine: Machine, window: str | None = None
+        self, counters: Sequence[Counters], machine: AnyMachine, window: str | None = None
     ) -> Array | None:
         """Relative standard deviations of `seconds`; None for families that do not know theirs."""
         deviation = self.relative(self.features(counters, machine), window)[1] if counters else None
@@ -191,11 +189,11 @@ class TrainedPredictor:
 
         return Session(self, workload, self.window(window, "dynamic"))
 
-    def predict(self, counters: Counters, machine: Machine) -> float:
+    def predict(self, counters: Counters, machine: AnyMachine) -> float:
         """Seconds of a candidate about whose workload nothing is known; see the class."""
         return float(self.features([counters], machine).base_s[0]) * self.card.scale
 
-    def explain(self, counters: Counters, machine: Machine) -> dict[str, float]:
+    def explain(self, counters: Counters, machine: AnyMachine) -> dict[str, float]:
         """Cycles per part: the cycle model's, and what `scale` adds to them."""
         from simtune.predictors.session import explained
 
@@ -233,66 +231,105 @@ def train(
     Raises:
         ConfigurationError: an unknown family, or nothing to learn from.
     """
-    model = create(family, seed)
     if normalise not in ("group", "reference"):
         raise ConfigurationError(f"normalise is '{normalise}'", "allowed: group, reference")
+    inputs = common_inputs(group.machine for group in groups)
     relative = normalise == "reference"
+    if relative and inputs.accelerator:
+        raise ConfigurationError(
+            f"{inputs.accelerator.upper()} has no default schedule that times could be relative to",
+            "leave --normalise out",
+        )
     usable = [g for g in map(_usable, groups) if len(g) >= 2 and (g.has_reference or not relative)]
     if not usable:
         what = " and TVM's default schedule" if relative else ""
         raise ConfigurationError(
-            f"there is no workload with two or more measured candidates{what} to learn from",
-            "collect some: simtune collect --help",
+            f"there is no workload with two or more measured candidates{what} to learn from", inputs.hint
         )
     for group in usable:
-        require_optional(group.counters, optional)
-    tables = [extract(group.counters, group.machine, True, optional) for group in usable]
+        require_optional(group.counters, optional, inputs)
+    tables = [inputs.extract(group.counters, group.machine, True, optional) for group in usable]
     counted = all(table.pipeline.all() for table in tables)
     pipeline = counted if pipeline is None else pipeline
     if pipeline and not counted:
         raise ConfigurationError("some candidates have no pipeline_cycles", "train without them")
     if not pipeline:
-        tables = [extract(group.counters, group.machine, False, optional) for group in usable]
-    means = np.concatenate([window_means(table.values, normalise) for table in tables])
-    cycles = np.concatenate([window_means(table.costs, normalise)[:, CYCLES] for table in tables])
-    scales = [window_means(group.seconds[:, None], normalise)[:, 0] for group in usable]
-    bases = [window_means(table.base_s[:, None], normalise)[0, 0] for table in tables]
-    ratios = [np.log(scale[0] / base) for scale, base in zip(scales, bases, strict=True)]
-    target_logs = np.log(np.concatenate([g.seconds for g in usable]) / np.concatenate(scales))
-    stacked = Features.stack(tables)
-    logs = normalised(stacked.values, means)
+        tables = [inputs.extract(group.counters, group.machine, False, optional) for group in usable]
+    fitted = fit(tables, [group.seconds for group in usable], family, seed, normalise)
     card = Card(
         family=family,
         machines={group.machine.name: group.machine.digest() for group in usable},
         target=target,
         pipeline=pipeline,
-        scale=float(np.exp(np.mean(ratios))),
-        low=tuple(logs.min(axis=0).tolist()),
-        high=tuple(logs.max(axis=0).tolist()),
+        scale=fitted.scale,
+        low=fitted.low,
+        high=fitted.high,
         workloads=_sizes(usable),
         seed=seed,
         normalise=normalise,
         optional=tuple(sorted(set(optional))),
+        schema_version=inputs.schema_version,
+        features_version=inputs.version,
+        accelerator=inputs.accelerator,
     )
-    seen = design(stacked, means, cycles, card.low, card.high)
-    numbers = np.repeat(np.arange(len(usable)), [len(group) for group in usable])
+    return TrainedPredictor(card, fitted.model)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model with what its inputs and outputs are relative to; see `Card`."""
+
+    model: Model
+    scale: float
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def relative(self, features: Features, window: str = "group") -> Array:
+        """log(t / mean t) of the candidates of one workload."""
+        means, costs = (window_means(rows, window) for rows in (features.values, features.costs))
+        return self.model.mean(design(features, means, costs[:, CYCLES], self.low, self.high))
+
+
+def fit(
+    tables: Sequence[Features], seconds: Sequence[Array], family: str, seed: int = 0, normalise: str = "group"
+) -> Fitted:
+    """Fits a model family to features and positive times (N,), one pair per workload.
+
+    Raises:
+        ConfigurationError: an unknown family.
+    """
+    model = create(family, seed)
+    means = np.concatenate([window_means(table.values, normalise) for table in tables])
+    cycles = np.concatenate([window_means(table.costs, normalise)[:, CYCLES] for table in tables])
+    scales = [window_means(times[:, None], normalise)[:, 0] for times in seconds]
+    bases = [window_means(table.base_s[:, None], normalise)[0, 0] for table in tables]
+    ratios = [np.log(scale[0] / base) for scale, base in zip(scales, bases, strict=True)]
+    target_logs = np.log(np.concatenate(seconds) / np.concatenate(scales))
+    stacked = Features.stack(tables)
+    logs = normalised(stacked.values, means)
+    low, high = tuple(logs.min(axis=0).tolist()), tuple(logs.max(axis=0).tolist())
+    seen = design(stacked, means, cycles, low, high)
+    numbers = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
     model.fit(Design(seen.logs, seen.costs, numbers, seen.cycles), target_logs)
-    return TrainedPredictor(card, model)
+    return Fitted(model, float(np.exp(np.mean(ratios))), low, high)
 
 
-def require_optional(counters: Sequence[Counters], optional: Sequence[str]) -> None:
+def require_optional(counters: Sequence[Counters], optional: Sequence[str], inputs: Inputs = CPU) -> None:
     """Makes sure that what optional features are made of was counted.
 
     Raises:
         ConfigurationError: an unknown name, or a candidate without the counter.
     """
     for name in optional:
-        if name not in OPTIONAL:
-            raise ConfigurationError(f"features '{name}' are unknown", f"allowed: {', '.join(OPTIONAL)}")
-        absent = sum(OPTIONAL[name] not in row for row in counters)
+        if name not in inputs.optional:
+            kind = f" for {inputs.accelerator.upper()}" if inputs.accelerator else ""
+            allowed = ", ".join(inputs.optional) or "none"
+            raise ConfigurationError(f"features '{name}' are unknown{kind}", f"allowed: {allowed}")
+        counter = inputs.optional[name]
+        absent = sum(counter not in row for row in counters)
         if absent:
             raise ConfigurationError(
-                f"{absent} of {len(counters)} candidates lack {OPTIONAL[name]}, which features '{name}' need",
+                f"{absent} of {len(counters)} candidates lack {counter}, which features '{name}' need",
                 f"simulate them with --features {name}: simtune collect, or simtune resimulate",
             )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,16 +24,27 @@ def lease(store_path: str, run: str) -> Iterator[None]:
         yield
         return
     path = Path(f"{store_path}.{run}.lock")
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigurationError(
-                f"run {run} of {store_path} is under way in another process",
-                "wait for it, or start another run with --fresh or another --seed",
-            ) from None
-        try:
-            yield
-        finally:
-            # While it is still held: a process that waits for nothing cannot be robbed of it.
-            path.unlink(missing_ok=True)
+    while True:
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigurationError(
+                    f"run {run} of {store_path} is under way in another process",
+                    "wait for it, or start another run with --fresh or another --seed",
+                ) from None
+            if not _is_at(path, file.fileno()):
+                continue  # its holder removed the file after it was opened here: this lock is nobody's
+            try:
+                yield
+            finally:
+                # While it is still held, so that nobody else's file is removed.
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False

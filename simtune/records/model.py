@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from simtune.counters import SCHEMA_VERSION
@@ -22,9 +23,13 @@ def plain(value: Any) -> Any:
     return value.value if hasattr(value, "value") else str(value)
 
 
+#: Made once: `json.dumps` makes an encoder of its own for every call.
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=plain).encode
+
+
 def canonical_json(value: Any) -> str:
     """JSON text that is equal for equal values: sorted keys, no blanks, tuples as lists."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=plain)
+    return _encode(value)
 
 
 def content_hash(*parts: Any) -> str:
@@ -121,7 +126,7 @@ class Conditions:
     count: tuple[str, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
-    @property
+    @cached_property
     def key(self) -> str:
         return content_hash(
             "simulation",

@@ -12,7 +12,6 @@ import os
 import shutil
 import sqlite3
 import struct
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from typing import Any
 from simtune.errors import RecordError
 from simtune.records import tables
 from simtune.records.database import TOLERANT_TEXT, connect, translated
+from simtune.records.files import scratch_beside
 
 _BATCH = 1000
 _MAX_PAYLOAD = 256 << 20
@@ -51,14 +51,14 @@ def salvage(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> Salvag
         raise RecordError(f"the folder of {target} does not exist", f"mkdir -p {target.parent}")
     report = SalvageReport()
     # Same folder as the result: it is known to have room, and the rename at the end is atomic.
-    with tempfile.TemporaryDirectory(prefix=".salvage-", dir=target.parent) as scratch:
-        copies = _copy(source, Path(scratch))
-        fresh = Path(scratch) / "fresh.db"
+    with scratch_beside(target, "salvage") as scratch:
+        copies = _copy(source, scratch)
+        fresh = scratch / "fresh.db"
         with translated(str(target)), closing(_new_store(fresh)) as store:
             sound = _by_sqlite(copies[0], store, report)
             if not sound:
-                raw = rows_in_pages(Pages(copies[1], copies[2]))
-                _save(store, raw, lambda table: f"{table.insert} ON CONFLICT DO NOTHING")
+                for pages in Pages.readings(copies[1], copies[2]):
+                    _save(store, rows_in_pages(pages), lambda table: f"{table.insert} ON CONFLICT DO NOTHING")
             for table in tables.TABLES:
                 found = store.execute(f"SELECT count(*) FROM {table.name}").fetchone()
                 report.saved[table.name] = found[0]
@@ -147,23 +147,26 @@ def _save(
 class Pages:
     """The pages of a database file, with those in its write-ahead log laid over them."""
 
-    def __init__(self, path: Path, log: Path) -> None:
-        self._data = memoryview(path.read_bytes())
-        wal = log.read_bytes() if log.exists() else b""
-        self.size = self._page_size(wal)
+    def __init__(self, data: memoryview, log: memoryview, size: int) -> None:
+        self._data, self.size = data, size
         self._newer: dict[int, memoryview] = {}
-        frame = 24 + self.size
-        for start in range(32, len(wal) - frame + 1, frame):
-            (number,) = struct.unpack_from(">I", wal, start)
-            self._newer[number] = memoryview(wal)[start + 24 : start + frame]
+        frame = 24 + size
+        for start in range(32, len(log) - frame + 1, frame):
+            (number,) = struct.unpack_from(">I", log, start)
+            self._newer[number] = log[start + 24 : start + frame]
 
-    def _page_size(self, wal: bytes) -> int:
-        size = 0
-        if len(self._data) >= 18:
-            (size,) = struct.unpack_from(">H", self._data, 16)
-        if size not in _SIZES and len(wal) >= 12:
-            (size,) = struct.unpack_from(">I", wal, 8)
-        return size if size in _SIZES else 4096
+    @classmethod
+    def readings(cls, path: Path, log: Path) -> Iterator[Pages]:
+        """The file by each size that its pages may have; rows read by a wrong one are not intact."""
+        data = memoryview(path.read_bytes())
+        wal = memoryview(log.read_bytes() if log.exists() else b"")
+        sizes = set(_USUAL_SIZES)
+        if len(data) >= 18:
+            sizes.update(struct.unpack_from(">H", data, 16))
+        if len(wal) >= 12:
+            sizes.update(struct.unpack_from(">I", wal, 8))
+        for size in sorted(sizes & _SIZES, reverse=True):
+            yield cls(data, wal, size)
 
     def __getitem__(self, number: int) -> memoryview:
         """The page with this number, from 1; shorter than a page at a cut end."""
@@ -177,7 +180,9 @@ class Pages:
         yield from (number for number in self._newer if number > whole)
 
 
-_SIZES = tuple(1 << bits for bits in range(9, 16))
+_SIZES = frozenset(1 << bits for bits in range(9, 16))
+#: What simtune's stores are made with, now and at first; the headers that say it may be damaged.
+_USUAL_SIZES = (8192, 4096)
 
 
 def rows_in_pages(pages: Pages) -> Iterator[tuple[tables.Table, tuple[Any, ...]]]:

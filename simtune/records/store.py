@@ -209,9 +209,7 @@ class RecordStore(Session):
 
     def put_simulations(self, simulations: Iterable[Simulation]) -> None:
         """Commits many outcomes at once."""
-        encoded = [rows.simulation_row(simulation) for simulation in simulations]
-        with self.writing() as connection:
-            connection.executemany(_PUT_SIMULATION, encoded)
+        self.put_results(simulations, ())
 
     def simulations(
         self,
@@ -234,13 +232,25 @@ class RecordStore(Session):
 
     def put_trials(self, trials: Iterable[Trial]) -> None:
         """Commits many trials at once."""
-        encoded = []
+        self.put_results((), trials)
+
+    def put_results(self, simulations: Iterable[Simulation], trials: Iterable[Trial]) -> None:
+        """Commits outcomes and the trials that refer to them at once: all of them or none.
+
+        One wait for the disk for everything, so a driver with many results a second collects them
+        and commits them in groups (`benchmarks/records.py` measures groups of 1,000).
+        """
+        outcomes = [rows.simulation_row(simulation) for simulation in simulations]
+        traces, encoded = [], []
         for trial in trials:
             trace = rows.trace_row(trial.trace_json) if trial.trace_json else None
-            encoded.append((trace, rows.trial_row(trial, str(trace[0]) if trace else None)))
+            if trace is not None:
+                traces.append(trace)
+            encoded.append(rows.trial_row(trial, None if trace is None else str(trace[0])))
         with self.writing() as connection:
-            connection.executemany(_PUT_TRACE, [trace for trace, _ in encoded if trace])
-            connection.executemany(tables.TRIAL.replace, [row for _, row in encoded])
+            connection.executemany(_PUT_SIMULATION, outcomes)
+            connection.executemany(_PUT_TRACE, traces)
+            connection.executemany(tables.TRIAL.replace, encoded)
 
     def trials(self, run: str, *, status: Status | None = None) -> Iterator[Trial]:
         """The trials of a run by index, with their traces."""

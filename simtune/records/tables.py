@@ -6,15 +6,17 @@ The columns that SQLite knows are in `simtune.records.migrations`.
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 from typing import Any
 
 Value = str | int | float | bytes | None
 Row = tuple[Value, ...]
+
+_pack_double = struct.Struct("<d").pack
 
 
 @dataclass(frozen=True)
@@ -42,26 +44,31 @@ class Table:
         update = ", ".join(f"{column} = excluded.{column}" for column in fields)
         return f"{self.insert} ON CONFLICT ({', '.join(self.key)}) DO UPDATE SET {update}"
 
-    def checksum(self, values: Sequence[Value]) -> bytes:
-        """8 bytes over the table's name and every column that is not NULL.
+    def content(self, values: Sequence[Value]) -> bytes:
+        """The table's name and every column that is not NULL; equal for equal values only.
 
         Equal numbers count as equal, since SQLite keeps a whole REAL as an integer on the disk.
         """
         parts = [self.name.encode()]
         for tag, value in zip(self._tags, values, strict=True):
-            if value is None:
-                continue
+            # Length, kind, content: one formatting each, since this runs for every value that is stored.
             if isinstance(value, str):
-                data = b"s" + value.encode("utf-8", "surrogatepass")
+                data = value.encode("utf-8", "surrogatepass")
+                parts.append(b"%b%d:s%b" % (tag, len(data) + 1, data))
+            elif value is None:
+                continue
             elif isinstance(value, bytes):
-                data = b"b" + value
+                parts.append(b"%b%d:b%b" % (tag, len(value) + 1, value))
             elif isinstance(value, float) and not value.is_integer():
-                data = b"f" + struct.pack("<d", value)
+                parts.append(b"%b9:f%b" % (tag, _pack_double(value)))
             else:
                 data = b"i%d" % value
-            parts.append(b"%s%d:" % (tag, len(data)))
-            parts.append(data)
-        return hashlib.blake2b(b"".join(parts), digest_size=8).digest()
+                parts.append(b"%b%d:%b" % (tag, len(data), data))
+        return b"".join(parts)
+
+    def checksum(self, values: Sequence[Value]) -> bytes:
+        """8 bytes over the content."""
+        return blake2b(self.content(values), digest_size=8).digest()
 
     @cached_property
     def _tags(self) -> tuple[bytes, ...]:
@@ -82,9 +89,17 @@ class Table:
         missing = len(self.columns) + 1 - len(record)
         return (*record[1:], *(None,) * missing, record[0])
 
+    @cached_property
+    def _key_places(self) -> tuple[int, ...]:
+        return tuple(self.columns.index(column) for column in self.key)
+
+    def key_of(self, row: Sequence[Value]) -> Row:
+        """The values that name the row."""
+        return tuple([row[place] for place in self._key_places])
+
     def name_of(self, row: Sequence[Value]) -> str:
         """The row's key for a message, such as ``3f2a…:17``."""
-        return ":".join(str(row[self.columns.index(column)]) for column in self.key)
+        return ":".join(map(str, self.key_of(row)))
 
 
 def _columns(names: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from simtune.crossvalidate import Evaluation
 from simtune.dataset import Dataset
-from simtune.features import INPUTS, Array, Features, window_means
+from simtune.features import Array, Features, window_means
 from simtune.metrics import clean, ranked
 from simtune.predictors.families import FAMILIES
 from simtune.predictors.trained import CYCLES, TrainedPredictor, train
@@ -64,7 +64,8 @@ def importance(predictor: TrainedPredictor, dataset: Dataset, seed: int = 0) -> 
     linear cost of the same name, is shuffled among the candidates of each workload.
     """
     random = np.random.default_rng(seed)
-    total = {name: 0.0 for name in INPUTS}
+    inputs = predictor.inputs.columns
+    total = dict.fromkeys(inputs, 0.0)
     weight = 0
     for group in dataset.groups:
         if len(group) < 2:
@@ -74,7 +75,7 @@ def importance(predictor: TrainedPredictor, dataset: Dataset, seed: int = 0) -> 
         cycles = window_means(features.costs, "group")[:, CYCLES]
         truth = np.log(group.seconds / group.seconds.mean())
         usual = _error(predictor.apply(features, means, cycles)[0] - truth)
-        for name, (column, cost) in INPUTS.items():
+        for name, (column, cost) in inputs.items():
             order = random.permutation(len(group))
             values, costs = features.values.copy(), features.costs.copy()
             if column >= 0:

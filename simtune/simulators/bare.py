@@ -63,7 +63,7 @@ def monitor(isa: str, host: str) -> Path:
     script, host_source = folder / "monitor.ld", folder / f"{host}.c"
     if host == "htif":
         script, host_source = folder.parent / "spike" / "spike.ld", folder.parent / "spike" / "htif.c"
-    inputs = [folder / f"{isa}.S", folder / f"{isa}.c", folder / "monitor.c", host_source]
+    inputs = [folder / f"{isa}.S", folder / f"{isa}.c", folder / "pages.c", folder / "monitor.c", host_source]
     command = [
         *(find(isa).cc, *_FLAGS, *_ISA_FLAGS[isa], f"-I{folder}", f"-Wl,-T,{script}"),
         *(f"-Wl,--defsym=RAM={_RAM[isa]:#x}", *map(str, inputs), "-o", "{out}"),

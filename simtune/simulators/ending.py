@@ -7,7 +7,7 @@ import contextlib
 import shlex
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,16 +29,42 @@ def scratch(job: SimJob, purpose: str) -> Iterator[Path]:
         yield Path(folder).absolute()
 
 
-def guarded(capability: Capability, work: Callable[[], Outcome]) -> Outcome:
-    """Runs `work` if the adapter works here; what it raises becomes an outcome."""
+def attempt(
+    job: SimJob,
+    simulator: str,
+    capability: Capability,
+    models: Collection[str],
+    work: Callable[[Path], Outcome],
+) -> Outcome:
+    """Runs `work` in a scratch folder if the adapter works here; what it raises becomes an outcome.
+
+    Args:
+        models: optional ones that the simulator has, for `job.count`.
+    """
     if not capability.available:
         return Outcome(Status.INFRASTRUCTURE, error=f"{capability.reason}\n{capability.fix}".strip())
     try:
-        return work()
+        if unknown := sorted(set(job.count) - set(models)):
+            raise ConfigurationError(f"{simulator} cannot count {', '.join(unknown)}", "use qemu for that")
+        with scratch(job, simulator) as folder:
+            return work(folder)
     except ConfigurationError as error:  # of the executable or of what it asks for
         return Outcome(Status.INVALID, error=str(error))
     except (SimtuneError, OSError) as error:
         return Outcome(Status.INFRASTRUCTURE, error=str(error))
+
+
+def refuse_unmarked(job: SimJob, simulator: str) -> None:
+    """For simulators that cannot count a whole program.
+
+    Raises:
+        ConfigurationError: the job wants that.
+    """
+    if job.region == "all":
+        raise ConfigurationError(
+            f"{simulator} counts marked regions only, and {job.executable.name} has none",
+            "mark it with ROI_BEGIN() and ROI_END() of simulators/harness/roi.h",
+        )
 
 
 class Stages:

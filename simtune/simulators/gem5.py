@@ -18,13 +18,12 @@ from typing import Any
 
 from simtune import native
 from simtune.counters import INSTRUCTION_CLASSES
-from simtune.errors import ConfigurationError
 from simtune.execution.supervise import Ending
 from simtune.jobs import Outcome, SimJob, Status
 from simtune.machines.model import Machine
 from simtune.simulators import marks
 from simtune.simulators.base import Capability
-from simtune.simulators.ending import Stages, cold_start, guarded, named, reproducer, scratch
+from simtune.simulators.ending import Stages, attempt, cold_start, named, refuse_unmarked, reproducer
 from simtune.simulators.gem5_stats import map_section, parse_sections
 from simtune.simulators.locate import find_program, output_of
 
@@ -97,25 +96,14 @@ class Gem5Simulator:
     def run(self, job: SimJob, cancel: threading.Event | None = None) -> Outcome:
         """Runs one job; see `Simulator.run`."""
         capability = self.probe(job.machine)
-
-        def work() -> Outcome:
-            if unknown := sorted(set(job.count) - _OPTIONAL):
-                raise ConfigurationError(
-                    f"{self.name} cannot count {', '.join(unknown)}", "use qemu for that"
-                )
-            if job.region == "all":
-                raise ConfigurationError(
-                    f"{self.name} counts marked regions only, and {job.executable.name} has none",
-                    "mark it with ROI_BEGIN() and ROI_END() of simulators/harness/roi.h",
-                )
-            with scratch(job, "gem5") as folder:
-                return self._run(job, capability, folder, cancel)
-
-        return guarded(capability, work)
+        return attempt(
+            job, self.name, capability, _OPTIONAL, lambda folder: self._run(job, capability, folder, cancel)
+        )
 
     def _run(
         self, job: SimJob, capability: Capability, folder: Path, cancel: threading.Event | None
     ) -> Outcome:
+        refuse_unmarked(job, self.name)
         begin, end = _M5OPS[job.machine.isa.name]
         executable = marks.copy_with(job.executable, folder / "program", begin, end)
         out = folder / "out"

@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import tempfile
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from simtune.simulators.outcomes import classify, error_text, harness_output
 from simtune.simulators.qemu_report import Report, configuration, parse_report
 
 _EXIT_LIMIT = 99
-EXIT_NEEDS_L1I = 98
+_EXIT_NEEDS_L1I = 98
 _INSTALL = (
     "sudo apt-get install qemu-user (Debian 12; newer Debian packages have no plugin support: there,"
     " --simulator qemu-system may do)"
@@ -159,20 +160,31 @@ class QemuSimulator:
         cancel: threading.Event | None,
     ) -> tuple[Outcome, bool]:
         """One run; the second value asks for another one, with L1I modelled by callbacks."""
-        config_file, report_file = scratch / "config", scratch / "report"
-        config_file.write_text(config)
-        report_file.unlink(missing_ok=True)
+        (scratch / "config").write_text(config)
+        (scratch / "report").unlink(missing_ok=True)
         # QEMU splits plugin arguments at commas and has no way to quote one: name the files
         # relative to the working folder.
-        argv = [
-            *(program, *cpu_option(job.machine)),
-            *("-plugin", f"{comma_free(plugin, scratch)},config=config,out=report"),
-            *(str(job.executable.absolute()), *job.arguments),
-        ]
-        done = run(Command(tuple(argv), env={}, cwd=scratch, limits=job.limits), cancel)
-        report = read_report(report_file)
-        again = done.exit_code == EXIT_NEEDS_L1I or report.status == "needs_l1i"
-        return outcome_of(job, done, report, f"qemu {version}", _reproducer(argv, config)), again
+        option = ("-plugin", f"{_comma_free(plugin, scratch)},config=config,out=report")
+        argv = self._command(job, program, option, scratch)
+        done = run(Command(argv, env={}, cwd=scratch, limits=job.limits), cancel)
+        report = _read_report(scratch / "report")
+        again = done.exit_code == _EXIT_NEEDS_L1I or report.status == "needs_l1i"
+        again_by = self._reproducer(job, argv, config)
+        return _outcome(job, done, report, f"{self.name} {version}", again_by), again
+
+    def _command(self, job: SimJob, program: str, plugin: tuple[str, ...], scratch: Path) -> tuple[str, ...]:
+        """What to run in the scratch folder; `plugin` is QEMU's option."""
+        del scratch
+        cpu = cpu_option(job.machine)
+        return (program, *cpu, *plugin, str(job.executable.absolute()), *job.arguments)
+
+    def _reproducer(self, job: SimJob, argv: Sequence[str], config: str) -> str:
+        """A shell command that repeats the run, with the configuration inside."""
+        del job
+        return (
+            f'cd "$(mktemp -d)" && printf %s {shlex.quote(config)} > config && '
+            f"env -i setarch -R {shlex.join(argv)}; cat report"
+        )
 
     def _state(self, isa: str) -> tuple[str, str, str]:
         """Program, version, and the reason why it cannot be used (empty if it can)."""
@@ -207,7 +219,7 @@ class QemuSimulator:
         return self._plugin or build_plugin(_api_of(version))
 
 
-def comma_free(plugin: Path, scratch: Path) -> str:
+def _comma_free(plugin: Path, scratch: Path) -> str:
     """A name of the plugin without commas: its path, or that of a link in the working folder."""
     path = str(plugin.absolute())
     if "," not in path:
@@ -228,7 +240,7 @@ def cpu_option(machine: Machine) -> tuple[str, ...]:
     return ("-cpu", model) if model else ()
 
 
-def read_report(file: Path) -> Report:
+def _read_report(file: Path) -> Report:
     """What the plugin wrote; an empty report when it did not come that far."""
     try:
         return parse_report(file.read_bytes())
@@ -236,7 +248,7 @@ def read_report(file: Path) -> Report:
         return Report()
 
 
-def outcome_of(job: SimJob, done: Completed, report: Report, simulator: str, command: str) -> Outcome:
+def _outcome(job: SimJob, done: Completed, report: Report, simulator: str, command: str) -> Outcome:
     """The outcome of a run under the plugin, in user or system mode."""
     status, reason = classify(done, job.limits)
     if (
@@ -270,12 +282,3 @@ def _missing_report(report: Report) -> tuple[Status, str]:
             return Status.CRASHED, "the program ended inside its region of interest"
         case _:
             return Status.INFRASTRUCTURE, "the simulator wrote no whole report"
-
-
-def _reproducer(argv: list[str], config: str) -> str:
-    """A shell command that repeats the run, with the configuration inside."""
-    quoted = " ".join(shlex.quote(item) for item in argv)
-    return (
-        f'cd "$(mktemp -d)" && printf %s {shlex.quote(config)} > config && '
-        f"env -i setarch -R {quoted}; cat report"
-    )

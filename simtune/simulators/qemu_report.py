@@ -100,7 +100,7 @@ def configuration(
         lines.append(f"prefetch {prefetcher.streams} {prefetcher.degree} {prefetcher.distance}")
     lines += _issue_model(machine)
     if pipeline:
-        lines += _scoreboard(machine, _share(pipeline[-1]))
+        lines += _scoreboard(machine, _share(pipeline[-1]), prefetched="prefetch" in count)
     if verify:
         lines.append("verify 1")
     return "\n".join(lines) + "\n"
@@ -127,7 +127,7 @@ def _share(item: str) -> float:
     return share
 
 
-def _scoreboard(machine: Machine, share: float) -> list[str]:
+def _scoreboard(machine: Machine, share: float, prefetched: bool) -> list[str]:
     pipeline, unit, tlb = machine.pipeline, machine.memory_unit, machine.tlb
     core = (
         pipeline.retire_width or pipeline.issue_width,
@@ -150,7 +150,8 @@ def _scoreboard(machine: Machine, share: float) -> list[str]:
         f"memory_unit {' '.join(map(str, memory))}",
         f"tlb {tlb.entries} {tlb.l2_entries} {tlb.l2_latency} {tlb.walk_latency}",
     ]
-    if machine.prefetcher.kind != "none":
+    # Streams whose misses the cache model has taken away must not hide the rest of them once more.
+    if machine.prefetcher.kind != "none" and not prefetched:
         streams, distance = machine.prefetcher.streams, machine.prefetcher.distance
         lines.append(f"fetch_ahead {min(streams, _STREAMS)} {min(distance, _DISTANCE)}")
     first = machine.caches["l1d"].latency

@@ -9,19 +9,18 @@ counts of a region that makes no system calls are the same.
 from __future__ import annotations
 
 import os
-import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from simtune.errors import SimtuneError
-from simtune.execution.supervise import Command, run
-from simtune.jobs import Outcome, SimJob, Status
+from simtune.jobs import SimJob
 from simtune.machines.model import Machine
-from simtune.simulators import bare, qemu
+from simtune.simulators import bare
 from simtune.simulators.base import Capability
-from simtune.simulators.ending import reproducer
+from simtune.simulators.ending import refuse_unmarked, reproducer
 from simtune.simulators.locate import find_program
-from simtune.simulators.qemu import QemuSimulator
+from simtune.simulators.qemu import QemuSimulator, cpu_option
 
 _INSTALL = "sudo apt-get install --no-install-recommends qemu-system-misc qemu-system-arm"
 _BOARD = {"riscv64": ("-bios", "none"), "aarch64": ()}
@@ -58,46 +57,26 @@ class QemuSystemSimulator(QemuSimulator):
         version = "+".join((capability.version, *digests.values()))
         return replace(capability, version=version, isas=tuple(digests))
 
-    def run(self, job: SimJob, cancel: threading.Event | None = None) -> Outcome:
-        """Runs one job; see `Simulator.run`."""
-        if job.region == "all":
-            what = f"{self.name} counts marked regions only, and {job.executable.name} has none"
-            hint = "mark one with ROI_BEGIN() and ROI_END() of simulators/harness/roi.h"
-            return Outcome(Status.INVALID, error=f"{what}\n  next: {hint}")
-        return super().run(job, cancel)
-
-    def _once(
-        self,
-        job: SimJob,
-        program: str,
-        version: str,
-        plugin: Path,
-        config: str,
-        scratch: Path,
-        cancel: threading.Event | None,
-    ) -> tuple[Outcome, bool]:
-        (scratch / "config").write_text(config)
-        report_file = scratch / "report"
-        report_file.unlink(missing_ok=True)
+    def _command(self, job: SimJob, program: str, plugin: tuple[str, ...], scratch: Path) -> tuple[str, ...]:
+        refuse_unmarked(job, self.name)
         isa = job.machine.isa.name
         base = bare.monitor(isa, "semihosting").read_bytes()
         image = scratch / "image.elf"
         image.write_bytes(bare.join(job.executable.read_bytes(), base, job.arguments))
-        argv = [
+        return (
             *(program, "-machine", "virt,memory-backend=ram", *_BOARD[isa]),
             # Not reserved: what is never touched need not be there.
             *("-object", f"memory-backend-ram,id=ram,size={bare.MEMORY_MIB}M,reserve=off"),
-            *(qemu.cpu_option(job.machine) or ("-cpu", "max")),
-            *("-m", str(bare.MEMORY_MIB), "-kernel", "image.elf", "-nodefaults", "-no-reboot"),
+            *(cpu_option(job.machine) or ("-cpu", "max")),
+            *("-m", str(bare.MEMORY_MIB), "-kernel", image.name, "-nodefaults", "-no-reboot"),
             *("-display", "none", "-serial", "none", "-monitor", "none"),
             *("-accel", "tcg,thread=single", "-semihosting-config", "enable=on,target=native"),
-            *("-plugin", f"{qemu.comma_free(plugin, scratch)},config=config,out=report"),
-        ]
-        done = run(Command(tuple(argv), env={}, cwd=scratch, limits=job.limits), cancel)
-        report = qemu.read_report(report_file)
-        command = reproducer(job, self.name)
-        outcome = qemu.outcome_of(job, done, report, f"{self.name} {version}", command)
-        return outcome, done.exit_code == qemu.EXIT_NEEDS_L1I or report.status == "needs_l1i"
+            *plugin,
+        )
+
+    def _reproducer(self, job: SimJob, argv: Sequence[str], config: str) -> str:
+        del argv, config  # the image is gone by then
+        return reproducer(job, self.name)
 
     def _state(self, isa: str) -> tuple[str, str, str]:
         if isa not in bare.MONITORS:

@@ -23,13 +23,13 @@ from pathlib import Path
 
 from simtune import native
 from simtune.counters import INSTRUCTION_CLASSES, Counters
-from simtune.errors import ConfigurationError, SimtuneError
+from simtune.errors import SimtuneError
 from simtune.execution.supervise import Completed, Ending
 from simtune.jobs import Outcome, SimJob, Status
 from simtune.machines.model import Machine
 from simtune.simulators import bare, marks
 from simtune.simulators.base import Capability
-from simtune.simulators.ending import Stages, cold_start, guarded, named, reproducer, scratch
+from simtune.simulators.ending import Stages, attempt, cold_start, named, refuse_unmarked, reproducer
 from simtune.simulators.locate import find_program, output_of
 
 #: What `Counters.replacement` holds for these counts.
@@ -103,23 +103,14 @@ class SpikeSimulator:
     def run(self, job: SimJob, cancel: threading.Event | None = None) -> Outcome:
         """Runs one job; see `Simulator.run`."""
         capability = self.probe(job.machine)
-
-        def work() -> Outcome:
-            if job.count:
-                raise ConfigurationError(f"spike cannot count {', '.join(job.count)}", "use qemu for that")
-            if job.region == "all":
-                raise ConfigurationError(
-                    f"spike counts marked regions only, and {job.executable.name} has none",
-                    "mark it with ROI_BEGIN() and ROI_END() of simulators/harness/roi.h",
-                )
-            with scratch(job, "spike") as folder:
-                return self._run(job, capability, folder, cancel)
-
-        return guarded(capability, work)
+        return attempt(
+            job, self.name, capability, (), lambda folder: self._run(job, capability, folder, cancel)
+        )
 
     def _run(
         self, job: SimJob, capability: Capability, folder: Path, cancel: threading.Event | None
     ) -> Outcome:
+        refuse_unmarked(job, self.name)
         data, base = job.executable.read_bytes(), bare.monitor("riscv64", "htif").read_bytes()
         cut = {
             bare.Stop.END: marks.replace(data, None, _EBREAK),

@@ -17,13 +17,12 @@ import threading
 from pathlib import Path
 
 from simtune.counters import Counters
-from simtune.errors import ConfigurationError
 from simtune.execution.supervise import Completed, Ending
 from simtune.jobs import Outcome, SimJob, Status
 from simtune.machines.model import Cache, Machine
 from simtune.simulators import marks
 from simtune.simulators.base import Capability
-from simtune.simulators.ending import Stages, cold_start, guarded, named, scratch
+from simtune.simulators.ending import Stages, attempt, cold_start, named
 from simtune.simulators.locate import find_program, output_of
 
 #: ``rol $3, %rdi; rol $13, %rdi; rol $61, %rdi; rol $51, %rdi; xchg %rbx, %rbx``
@@ -89,16 +88,9 @@ class ValgrindSimulator:
     def run(self, job: SimJob, cancel: threading.Event | None = None) -> Outcome:
         """Runs one job; see `Simulator.run`."""
         capability = self.probe(job.machine)
-
-        def work() -> Outcome:
-            if unknown := sorted(set(job.count) - _OPTIONAL):
-                raise ConfigurationError(
-                    f"{self.name} cannot count {', '.join(unknown)}", "use qemu for that"
-                )
-            with scratch(job, self.name) as folder:
-                return self._run(job, capability, folder, cancel)
-
-        return guarded(capability, work)
+        return attempt(
+            job, self.name, capability, _OPTIONAL, lambda folder: self._run(job, capability, folder, cancel)
+        )
 
     def _run(
         self, job: SimJob, capability: Capability, folder: Path, cancel: threading.Event | None

@@ -269,9 +269,7 @@ class _Sitting:
             )
             for place, point in enumerate(points)
         ]
-        with self.store.batch():
-            self.store.put_simulations(simulations)
-            self.store.put_trials(trials)
+        self.store.put_results(simulations, trials)
         for trial in trials:
             self.observer.on_trial(trial)
         return trials

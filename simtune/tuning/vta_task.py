@@ -13,10 +13,8 @@ from simtune.tuning.template_task import Evaluated
 from simtune.vta import Backend, features, load_layer, load_machine, space
 from simtune.vta.build import build_core
 from simtune.vta.estimate import estimate
+from simtune.vta.learning import INPUTS, PREFIX
 from simtune.vta.validity import check, check_all
-
-#: Counters in the store carry the accelerator's name.
-PREFIX = "vta."
 
 
 class VtaTask:
@@ -28,7 +26,7 @@ class VtaTask:
         seed: of the operands.
     """
 
-    simulator = "vta-tsim"
+    simulator = INPUTS.timed_by
 
     def __init__(self, layer: str, machine: str, seed: int = 0) -> None:
         self.layer, self.target = load_layer(layer), load_machine(machine)

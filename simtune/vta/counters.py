@@ -7,10 +7,10 @@ the timed run. They hold the answer that a predictor is to give, so they are nev
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from simtune.counters import CounterSpec
+from simtune.counters import CounterSpec, Counts
 
 SCHEMA_VERSION = 1
 TIMED = "t."
@@ -96,28 +96,17 @@ FEATURES: tuple[str, ...] = tuple(name for name in SCHEMA if not name.startswith
 
 
 @dataclass(frozen=True)
-class VtaCounters(Mapping[str, float]):
+class VtaCounters(Counts):
     """Immutable counters of one program; names from `SCHEMA` only.
 
     Raises:
         KeyError: on construction, for a name that is not in the schema.
     """
 
-    counts: Mapping[str, float]
-
     def __post_init__(self) -> None:
         for name in self.counts:
             if name not in SCHEMA:
                 raise KeyError(f"'{name}' is not in VTA's counter schema v{SCHEMA_VERSION}")
-
-    def __getitem__(self, name: str) -> float:
-        return self.counts[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.counts)
-
-    def __len__(self) -> int:
-        return len(self.counts)
 
     def features(self) -> dict[str, float]:
         """What a predictor may see: nothing that the timed run gave."""

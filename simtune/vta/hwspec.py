@@ -13,7 +13,7 @@ import os
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from simtune.errors import MachineFileError
 from simtune.machines.load import read_toml
@@ -123,6 +123,8 @@ _RANGES: dict[str, tuple[float, float]] = {
 class VtaMachine:
     """One accelerator to tune for."""
 
+    accelerator: ClassVar[str] = "vta"
+
     name: str
     description: str
     clock_hz: float
@@ -144,7 +146,7 @@ class VtaMachine:
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def seconds(self, cycles: int) -> float:
+    def seconds(self, cycles: float) -> float:
         """Run time of a program of so many cycles, with what the host adds."""
         return cycles / self.clock_hz + self.timing.host_overhead_us * 1e-6
 

@@ -47,15 +47,26 @@ void monitor_start(struct frame *frame, uint64_t ram);
 void monitor_trap(struct frame *frame, enum trap kind, uint64_t where);
 void print(const char *text);
 
-/* riscv64.c, aarch64.c */
-extern uint64_t ram_base;
-void map_init(void);
+uint64_t *table_new(void);
+
+/* pages.c */
+extern uint64_t *page_root;
 void map(uint64_t address, uint64_t physical, uint64_t bytes, unsigned flags);
 void unmap(uint64_t address, uint64_t bytes);
-void map_done(void);
 /* The physical address, or 0; `left` gets the bytes up to the end of the page. */
 uint64_t physical(uint64_t address, uint64_t *left);
-uint64_t *table_new(void);
+
+/* riscv64.c, aarch64.c: translation, and what an entry of a table at a level looks like, 0 for none. */
+extern uint64_t ram_base;
+extern const unsigned address_bits;
+void map_init(void);
+void map_done(void);
+uint64_t table_entry(uint64_t *table);
+uint64_t leaf_entry(uint64_t physical, int level, unsigned flags);
+int entry_is_leaf(uint64_t entry, int level);
+int entry_is_user(uint64_t entry);
+uint64_t entry_part(uint64_t entry, uint64_t offset, int level); /* `offset` bytes into a big page */
+uint64_t entry_address(uint64_t entry);
 uint64_t clock_ns(void);
 uint64_t hwcap(void);
 

@@ -4,75 +4,44 @@
  */
 #include "monitor.h"
 
-enum { VALID = 1, USER = 16, ACCESSED = 64, DIRTY = 128 };
+enum { VALID = 1, READ = 2, WRITE = 4, EXECUTE = 8, USER = 16, ACCESSED = 64, DIRTY = 128 };
 
-static uint64_t *root;
+const unsigned address_bits = 38;
 
 void map_init(void)
 {
-    root = table_new();
-    uint64_t satp = 8ull << 60 | (uint64_t)root >> 12;
+    page_root = table_new();
+    uint64_t satp = 8ull << 60 | (uint64_t)page_root >> 12;
     __asm__ volatile("csrw satp, %0" : : "r"(satp));
 }
 
 void map_done(void) { __asm__ volatile("sfence.vma" : : : "memory"); }
 
-/* The entry of `address` at a level (2 root, 0 pages of 4 KiB), tables made on the way. */
-static uint64_t *entry(uint64_t address, int level)
-{
-    uint64_t *table = root;
-    for (int at = 2;; at--) {
-        uint64_t *place = table + (address >> (12 + 9 * at) & 511);
-        if (at == level)
-            return place;
-        if (!*place)
-            *place = (uint64_t)table_new() >> 12 << 10 | VALID;
-        else if (*place & 14) { /* a big page: split it */
-            uint64_t *parts = table_new(), step = 1ull << (12 + 9 * (at - 1));
-            for (uint64_t n = 0; n < 512; n++)
-                parts[n] = *place + (n * step >> 12 << 10);
-            *place = (uint64_t)parts >> 12 << 10 | VALID;
-        }
-        table = (uint64_t *)(*place >> 10 << 12);
-    }
-}
+uint64_t table_entry(uint64_t *table) { return (uint64_t)table >> 12 << 10 | VALID; }
 
-void map(uint64_t address, uint64_t physical, uint64_t bytes, unsigned flags)
+uint64_t leaf_entry(uint64_t physical, int level, unsigned flags)
 {
     uint64_t bits = VALID | USER | ACCESSED | DIRTY;
-    bits |= (flags & 4 ? 2 : 0) | (flags & 2 ? 6 : 0) | (flags & 1 ? 8 : 0);
-    while (bytes) {
-        int big = address % BIG_PAGE == 0 && physical % BIG_PAGE == 0 && bytes >= BIG_PAGE;
-        uint64_t step = big ? BIG_PAGE : PAGE;
-        *entry(address, big) = physical >> 12 << 10 | bits;
-        address += step, physical += step, bytes -= step;
-    }
+    (void)level;
+    bits |= (flags & 4 ? READ : 0) | (flags & 2 ? READ | WRITE : 0) | (flags & 1 ? EXECUTE : 0);
+    return physical >> 12 << 10 | bits;
 }
 
-void unmap(uint64_t address, uint64_t bytes)
+int entry_is_leaf(uint64_t entry, int level)
 {
-    for (uint64_t done = 0; done < bytes; done += PAGE)
-        *entry(address + done, 0) = 0;
-    map_done();
+    (void)level;
+    return (entry & (READ | WRITE | EXECUTE)) != 0;
 }
 
-uint64_t physical(uint64_t address, uint64_t *left)
+int entry_is_user(uint64_t entry) { return (entry & USER) != 0; }
+
+uint64_t entry_part(uint64_t entry, uint64_t offset, int level)
 {
-    uint64_t *table = root;
-    if (address >> 38)
-        return 0;
-    for (int at = 2; at >= 0; at--) {
-        uint64_t e = table[address >> (12 + 9 * at) & 511], page = 1ull << (12 + 9 * at);
-        if (!(e & VALID))
-            return 0;
-        if (e & 14) {
-            *left = page - address % page;
-            return (e >> 10 << 12) + address % page;
-        }
-        table = (uint64_t *)(e >> 10 << 12);
-    }
-    return 0;
+    (void)level;
+    return entry + (offset >> 12 << 10);
 }
+
+uint64_t entry_address(uint64_t entry) { return entry >> 10 << 12; }
 
 uint64_t clock_ns(void)
 {

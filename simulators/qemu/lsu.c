@@ -145,7 +145,9 @@ static unsigned translate(uint64_t address)
     last_page = page;
     if (tlb_hit(tlb, tlb_sets, TLB_WAYS, page))
         return 0;
-    if (!l2_tlb_sets || tlb_hit(l2_tlb, l2_tlb_sets, L2_TLB_WAYS, page))
+    if (!l2_tlb_sets)
+        return config.walk_latency;
+    if (tlb_hit(l2_tlb, l2_tlb_sets, L2_TLB_WAYS, page))
         return config.l2_tlb_latency;
     return config.l2_tlb_latency + config.walk_latency;
 }

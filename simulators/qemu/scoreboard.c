@@ -186,10 +186,8 @@ static void next_phase(void)
         first_part = false;
         phase = SKIPPING;
         left += config.period - config.window;
-        if (config.period > config.window) {
-            set_detailed(false);
-            return;
-        }
+        set_detailed(false);
+        return;
     }
     if (phase == SKIPPING) {
         phase = WARMING;
@@ -210,9 +208,10 @@ void scoreboard_begin(void)
     first_part = true;
     set_detailed(true);
     phase = MEASURING;
-    left = config.full;
+    /* Where nothing is skipped nothing need be extrapolated: the first part is all there is. */
+    left = config.period > config.window ? config.full : INT64_MAX;
     measure_from_here();
-    if (!config.full)
+    if (!left)
         next_phase();
 }
 

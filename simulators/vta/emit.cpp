@@ -249,16 +249,23 @@ class Emitter {
     int64_t row(int64_t i, int64_t v) const { return i * plan_.nt_h + v % plan_.nt_h; }
     int64_t channel(int64_t c, int64_t v) const { return c * plan_.nt_c + v / plan_.nt_h; }
 
+    // Between rows in memory, from `dram` on, and a buffer, from `sram` on.
+    static Insn rows(int opcode, int memory, const Rows& rows, int64_t sram, int64_t dram) {
+        Insn insn;
+        insn.opcode = opcode;
+        insn.memory = memory;
+        insn.sram_base = sram;
+        insn.dram_base = dram;
+        insn.y_size = rows.y;
+        insn.x_size = rows.x;
+        insn.x_stride = rows.stride;
+        return insn;
+    }
+
     void load_input(int64_t v, int64_t b, int64_t i, int64_t j, int64_t k) {
         const Plan& p = plan_;
-        Insn insn;
-        insn.opcode = LOAD;
-        insn.memory = INP;
-        insn.sram_base = p.inp_base + v * p.inp_size;
+        Insn insn = rows(LOAD, INP, p.inp, p.inp_base + v * p.inp_size, 0);
         int64_t top = i * p.th * layer_.stride - layer_.ph, left = j * p.tw * layer_.stride - layer_.pw;
-        insn.y_size = p.inp.y;
-        insn.x_size = p.inp.x;
-        insn.x_stride = p.inp.stride;
         if (layer_.ph || layer_.pw) {
             insn.y_pad_0 = std::max<int64_t>(0, -top);
             insn.x_pad_0 = std::max<int64_t>(0, -left);
@@ -275,42 +282,19 @@ class Emitter {
 
     void load_weights(int64_t v, int64_t c, int64_t k) {
         const Plan& p = plan_;
-        Insn insn;
-        insn.opcode = LOAD;
-        insn.memory = WGT;
-        insn.sram_base = p.wgt_base + v * p.wgt_size;
-        insn.y_size = p.wgt.y;
-        insn.x_size = p.wgt.x;
-        insn.x_stride = p.wgt.stride;
-        insn.dram_base = (c * p.tco * layer_.ci + k * p.tci) * layer_.kh * layer_.kw;
-        runtime_.transfer(insn);
+        int64_t from = (c * p.tco * layer_.ci + k * p.tci) * layer_.kh * layer_.kw;
+        runtime_.transfer(rows(LOAD, WGT, p.wgt, p.wgt_base + v * p.wgt_size, from));
     }
 
     void load_bias(int64_t v, int64_t c) {
         const Plan& p = plan_;
-        Insn insn;
-        insn.opcode = LOAD;
-        insn.memory = ACC;
-        insn.sram_base = p.bias_base + v * p.tco;
-        insn.y_size = p.bias.y;
-        insn.x_size = p.bias.x;
-        insn.x_stride = p.bias.stride;
-        insn.dram_base = c * p.tco;
-        runtime_.transfer(insn);
+        runtime_.transfer(rows(LOAD, ACC, p.bias, p.bias_base + v * p.tco, c * p.tco));
     }
 
     void store(int64_t v, int64_t b, int64_t i, int64_t c, int64_t j) {
         const Plan& p = plan_;
-        Insn insn;
-        insn.opcode = STORE;
-        insn.memory = OUT;
-        insn.sram_base = p.acc_base + v * p.acc_size;
-        insn.y_size = p.out.y;
-        insn.x_size = p.out.x;
-        insn.x_stride = p.out.stride;
-        insn.dram_base =
-            ((b * p.tb * layer_.co + c * p.tco) * layer_.oh + i * p.th) * layer_.ow + j * p.tw;
-        runtime_.transfer(insn);
+        int64_t to = ((b * p.tb * layer_.co + c * p.tco) * layer_.oh + i * p.th) * layer_.ow + j * p.tw;
+        runtime_.transfer(rows(STORE, OUT, p.out, p.acc_base + v * p.acc_size, to));
     }
 
     const Layer& layer_;
