@@ -273,8 +273,8 @@ def throughput(seed: int, quick: bool, cost: Costs) -> list[dict[str, Any]]:
                 while len(cluster.workers) < workers:
                     cluster.add_worker(each)
                 for seconds in (0.05, 0.5) if quick else LENGTHS:
-                    if each > 4 and seconds > 1:
-                        continue  # nothing new
+                    if each > 4 and (seconds > 1 or workers * each / seconds > 1100):
+                        continue  # nothing new, or more than the workers' share of this machine can do
                     rows.append(measured(cluster, workers, each, seconds, seed, 3.0 if quick else 8.0))
                     rows[-1]["simulated_busy"] = simulated(
                         cost, workers, each, seconds, int(rows[-1]["jobs"]), seed
@@ -434,7 +434,8 @@ def main() -> None:
                 *dask_rows, *(row["driver_cpu_ms_per_job"] for row in locally)
             )
             <= 5.0,
-            "95 % busy at 0.5 s up to 1,000 slots": min(map(_busy, at_goal)) >= 0.95,
+            # The batches of a quick run are too short to tell.
+            "95 % busy at 0.5 s up to 1,000 slots": None if quick else min(map(_busy, at_goal)) >= 0.95,
             "dispatcher at most 0.05 ms per job": alone["dispatcher_cpu_ms_per_job"] <= 0.05,
         },
     }

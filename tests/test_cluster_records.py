@@ -124,7 +124,7 @@ def test_a_killed_driver_goes_on_from_the_store(
 def test_a_full_disk_under_the_store(
     cluster: Cluster, executable: Path, undisturbed: list[list[Any]], tmp_path: Path
 ) -> None:
-    with mounted(tmp_path / "small", 2) as small:
+    with mounted(tmp_path / "small", 4) as small:
         records, ballast = small / "records.db", small / "ballast"
         simtune.RecordStore(records).close()
         with open(ballast, "wb") as file:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
 import click
 
 from simtune.execution.capacity import slots
+from simtune.execution.confine import NETWORK_VARIABLE, SANDBOX_VARIABLE
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -25,6 +27,14 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option("--host", default="", help="Address under which the others reach this machine.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of the worker; any by default.")
+@click.option("--network/--no-network", default=False, help="Whether jobs may reach the network.")
+@click.option(
+    "--sandbox",
+    type=click.Choice(["none", "bwrap"]),
+    default="none",
+    show_default=True,
+    help="bwrap: jobs see programs and their own files only, through bubblewrap.",
+)
 @click.option("--tls-ca-file", type=_FILE, help="Certificate of the authority that all machines trust.")
 @click.option("--tls-cert", type=_FILE, help="This worker's certificate.")
 @click.option("--tls-key", type=_FILE, help="This worker's key.")
@@ -34,6 +44,8 @@ def command(
     memory_per_job: float,
     host: str,
     port: int,
+    network: bool,
+    sandbox: str,
     tls_ca_file: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
@@ -51,10 +63,12 @@ def command(
     """
     from simtune.execution.dask.setup import dask_distributed, security_of
     from simtune.execution.dask.worker import WorkerOptions, guard
-    from simtune.execution.supervise import launcher
+    from simtune.execution.supervise import check_confinement
 
     dask_distributed()
-    launcher()  # compiled now rather than by the first job
+    os.environ[NETWORK_VARIABLE] = "on" if network else "off"
+    os.environ[SANDBOX_VARIABLE] = sandbox
+    click.echo(check_confinement(), err=True)
     files = {"tls_ca_file": tls_ca_file, "tls_worker_cert": tls_cert, "tls_worker_key": tls_key}
     tls = {name: str(path.absolute()) for name, path in files.items() if path is not None}
     security_of(tls)

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from simtune.execution.base import PortableJob, Refused, Site
 from simtune.execution.blobs import DEFAULT_LIMIT, BlobsMissing, BlobStore
+from simtune.execution.confine import NETWORK_VARIABLE
 from simtune.execution.scratch import scratch_folder
 from simtune.execution.wire import (
     Chunk,
@@ -182,7 +183,8 @@ def _is_disk_full(error: BaseException) -> bool:
 
 @functools.cache
 def runner() -> JobRunner:
-    """The one runner of a worker process."""
+    """The one runner of a worker process. What it runs has no network, unless the environment says so."""
+    os.environ.setdefault(NETWORK_VARIABLE, "off")
     return JobRunner(int(os.environ.get(BLOBS_VARIABLE, DEFAULT_LIMIT)))
 
 

@@ -129,6 +129,9 @@ class Driver:
             pass
         except BaseException as error:
             reason = f"{type(error).__name__}: {error}"
+            if not self.connected.done():
+                self.connected.set_exception(error)
+                return
             _log.exception("the connection to %s broke down", self._address)
         finally:
             with self._lock:

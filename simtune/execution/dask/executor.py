@@ -84,12 +84,14 @@ class DaskExecutor:
             self._driver.connected.result(connect_s)
         except BaseException as error:
             self.close(cancel=True)
-            if isinstance(error, TimeoutError):
-                raise ConfigurationError(
-                    f"no Dask scheduler answers at {self.address}: {self._driver.problem or 'timed out'}",
-                    "start one there: dask scheduler",
-                ) from None
-            raise
+            if not isinstance(error, Exception) or isinstance(error, ConfigurationError):
+                raise
+            timed_out = isinstance(error, TimeoutError)
+            raise ConfigurationError(
+                f"no Dask scheduler answers at {self.address}: "
+                f"{(self._driver.problem or 'timed out') if timed_out else error}",
+                "start one there: dask scheduler",
+            ) from (None if timed_out else error)
 
     def submit(self, job: Job[R]) -> Future[R]:
         future: Future[R] = Future()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from simtune.execution.courier import Courier, Moves, Parcel
+from simtune.execution.dask.clock import TimeOfDay, send_now
 from simtune.execution.dask.setup import dask_distributed
 from simtune.execution.remote import perform
 
@@ -85,15 +86,22 @@ class Session:
 
     async def watch(self) -> None:
         """Keeps the courier's list of workers right, until the connection is lost."""
+        looked, clock = time.monotonic(), TimeOfDay()
         while not self.lost.is_set():
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._look_now.wait(), _LOOK_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._look_now.wait(), _PULSE_S)
                 await asyncio.sleep(0.05)  # workers tend to come together
-            self._look_now.clear()
-            try:
-                await self._look()
-            except (TimeoutError, OSError):
+            if clock.set_back():
+                send_now(self._client.scheduler_comm)
+            if self._client.status != "running":
                 self.lost.set()
+            elif self._look_now.is_set() or time.monotonic() - looked > _LOOK_S:
+                self._look_now.clear()
+                try:
+                    await self._look()
+                except (TimeoutError, OSError):
+                    self.lost.set()
+                looked = time.monotonic()
         self._changed()
 
     def send(self, parcel: Parcel) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +29,7 @@ def dask_distributed() -> Any:
         ) from None
 
 
-def security_of(files: Mapping[str, str] | None) -> Any:
+def security_of(files: Mapping[str, str | os.PathLike[str]] | None) -> Any:
     """Dask's `Security` with these files; None without any.
 
     Raises:
@@ -42,6 +43,8 @@ def security_of(files: Mapping[str, str] | None) -> Any:
             f"TLS has no file called {', '.join(sorted(unknown))}", f"known: {', '.join(TLS_FILES)}"
         )
     try:
-        return dask_distributed().Security(require_encryption=True, **files)
+        return dask_distributed().Security(
+            require_encryption=True, **{name: os.fspath(path) for name, path in files.items()}
+        )
     except (TypeError, OSError, ValueError, RuntimeError) as error:
         raise ConfigurationError(f"the files for TLS cannot be used: {error}") from error

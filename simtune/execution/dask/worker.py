@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from simtune.execution.dask.clock import TimeOfDay, send_now
 from simtune.execution.dask.setup import dask_distributed, security_of
 
 #: Seconds before a worker is started again: after its first end, and at most.
@@ -34,6 +35,9 @@ _LASTED_S = 5.0
 
 #: How long running jobs may take to notice that they are to stop, and the driver to fetch what is done.
 _LEAVE_S = 2.0
+
+#: Seconds between looks at the state of the worker.
+_PULSE_S = 0.2
 
 _PR_SET_PDEATHSIG = 1
 
@@ -133,10 +137,12 @@ async def _serve(options: WorkerOptions) -> int:
         try:
             async with worker:
                 print(f"joined {options.address} with {options.slots} slots", file=sys.stderr, flush=True)
-                ended = asyncio.ensure_future(worker.finished())
-                await asyncio.wait(
-                    {ended, asyncio.ensure_future(told.wait())}, return_when=asyncio.FIRST_COMPLETED
-                )
+                clock = TimeOfDay()
+                while worker.status is distributed.Status.running and not told.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(told.wait(), _PULSE_S)
+                    if clock.set_back():
+                        send_now(worker.batched_stream)
                 jobs.stop()
                 if told.is_set():
                     await _leave(worker, jobs)

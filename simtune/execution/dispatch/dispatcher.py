@@ -13,9 +13,10 @@ from collections.abc import Collection, Mapping
 
 from simtune.execution.dispatch.fleet import Fleet
 from simtune.execution.dispatch.quarantine import Quarantine
+from simtune.execution.dispatch.sizes import Sizes
 from simtune.execution.dispatch.state import Flight, Ticket, Worker
-from simtune.execution.dispatch.stragglers import Stragglers, predicted
-from simtune.execution.dispatch.values import Chunk, Policy, Progress, Settled, WorkerState
+from simtune.execution.dispatch.stragglers import Stragglers, predicted, remaining
+from simtune.execution.dispatch.values import Chunk, Policy, Progress, Settled
 from simtune.execution.dispatch.waiting import Kind
 
 
@@ -36,6 +37,7 @@ class Dispatcher:
         self._stragglers = Stragglers(self._flights, self.policy.double_s)
         self._orders = itertools.count()
         self._counts: Counter[str] = Counter()
+        self._sizes = Sizes(self.policy, self._fleet, self._kinds, self._flights, self._counts)
 
     # Who comes and goes
 
@@ -225,28 +227,13 @@ class Dispatcher:
 
     def progress(self, now: float) -> Progress:
         """A view of it all; takes longer the more workers and chunks there are."""
-        workers = tuple(
-            WorkerState(
-                name=worker.name,
-                host=worker.host,
-                slots=worker.slots,
-                running=min(len(worker.flights), worker.slots),
-                queued=max(0, len(worker.flights) - worker.slots),
-                done=worker.done,
-                benched=worker.benched,
-                refused=tuple(worker.refused.values()),
-            )
-            for worker in self._fleet.workers.values()
-        )
         left: float | None = None
         if self._fleet.slots and all(kind.lengths.known for kind in self._kinds.values()):
             left = sum(kind.seconds for kind in self._kinds.values())
-            for flight in self._flights.values():
-                ran = now - flight.started if flight.started is not None else 0.0
-                left += max(0.0, predicted(flight) - ran)
+            left += sum(remaining(flight, now) for flight in self._flights.values())
             left /= self._fleet.slots
         return Progress(
-            workers=workers,
+            workers=tuple(worker.state() for worker in self._fleet.workers.values()),
             waiting=self.waiting,
             under_way=len(self._tickets) - self.waiting,
             done=self._counts["done"],
@@ -268,33 +255,11 @@ class Dispatcher:
         if worker.load >= 1.0 + self.policy.ahead:
             return None
         for kind in sorted(self._kinds.values(), key=lambda kind: kind.under_way):
-            if kind.name not in worker.refused and (worker.load < 1.0 or self._may_queue(kind)):
-                tickets = kind.take(worker, self._fleet, self._chunk_seconds(), self._chunk_jobs())
+            if kind.name not in worker.refused and (worker.load < 1.0 or self._sizes.may_queue(kind)):
+                tickets = kind.take(worker, self._fleet, self._sizes.seconds(), self._sizes.jobs())
                 if tickets:
                     return self._send(worker, tickets, now)
         return None
-
-    def _chunk_seconds(self) -> float:
-        """An even share of half of what waits (factoring: Hummel, Schonberg and Flynn, 1992), within
-        what the machinery can stand."""
-        policy, slots = self.policy, self._fleet.slots
-        share = sum(kind.seconds for kind in self._kinds.values()) / (2 * slots)
-        short = max(policy.chunk_min_s, 2 * policy.task_s * min(slots, len(self._flights)))
-        return min(max(policy.chunk_s, 4 * policy.task_s * slots), max(short, share))
-
-    def _chunk_jobs(self) -> int:
-        """The more often workers die, the fewer jobs may die with them: at most every fourth chunk."""
-        deaths = self._counts["deaths"]
-        most = self.policy.chunk_jobs
-        return max(1, min(most, self._counts["done"] // (4 * deaths))) if deaths else most
-
-    def _may_queue(self, kind: Kind) -> bool:
-        """Whether chunks may queue on busy workers: not as long as nothing is known about the lengths,
-        nor near the end, where whoever is idle first should get them."""
-        if not kind.lengths.known or not kind.waiting:
-            return False
-        each = max(self.policy.chunk_s, kind.seconds / kind.waiting)
-        return kind.seconds > each * self._fleet.slots
 
     def _send(
         self, worker: Worker, tickets: list[Ticket], now: float, alone: bool = False, double: bool = False

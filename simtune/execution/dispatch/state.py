@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from simtune.execution.dispatch.values import WorkerState
+
 if TYPE_CHECKING:
     from simtune.execution.dispatch.waiting import Group, Kind
 
@@ -95,6 +97,19 @@ class Worker:
     def load(self) -> float:
         """Chunks per slot; below 1 a slot is idle."""
         return len(self.flights) / self.slots
+
+    def state(self) -> WorkerState:
+        """For a live view."""
+        return WorkerState(
+            name=self.name,
+            host=self.host,
+            slots=self.slots,
+            running=min(len(self.flights), self.slots),
+            queued=max(0, len(self.flights) - self.slots),
+            done=self.done,
+            benched=self.benched,
+            refused=tuple(self.refused.values()),
+        )
 
     def can(self, kind: str) -> bool:
         """Whether it may get jobs of this kind at present."""

@@ -14,6 +14,12 @@ def predicted(flight: Flight) -> float:
     return flight.kind.lengths.seconds(len(flight.tickets), flight.length)
 
 
+def remaining(flight: Flight, now: float) -> float:
+    """Seconds that it still takes, at least 0."""
+    ran = now - flight.started if flight.started is not None else 0.0
+    return max(0.0, predicted(flight) - ran)
+
+
 class Stragglers:
     """Chunks by the time from which they are stragglers.
 

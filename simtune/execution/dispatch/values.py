@@ -15,7 +15,7 @@ class Policy:
         chunk_min_s: towards the end chunks shrink, but not below this.
         chunk_jobs: most jobs of a chunk, however short they are.
         task_s: what one chunk costs the busiest part of the machinery (the driver, the scheduler);
-            with many slots chunks grow so that it is at most half busy with them.
+            with many slots chunks grow so that it is a quarter busy with them, in the end half.
         ahead: chunks that wait on a worker per slot, besides the one that runs there.
         retries: a job whose worker was lost is tried so often elsewhere; likewise after transient
             failures.
@@ -30,7 +30,7 @@ class Policy:
     chunk_s: float = 3.0
     chunk_min_s: float = 0.1
     chunk_jobs: int = 100
-    task_s: float = 0.001
+    task_s: float = 0.0015
     ahead: float = 1.0
     retries: int = 2
     suspects: int = 8
