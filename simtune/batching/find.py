@@ -66,6 +66,7 @@ def find(sources: Sequence[str | os.PathLike[str]], stdin: TextIO | None = None)
     Raises:
         InputFileError: a source, or what a list names, is not there or cannot be read.
     """
+    _head.cache_clear()  # a file may be another one than the last time
     found = Found()
     places = []
     for source in (os.fspath(source) for source in sources):
