@@ -161,3 +161,17 @@ def test_another_version_is_refused_by_name(cluster: Cluster, tmp_path: Path) ->
         other.stop()
     finally:
         alone.close()
+
+
+def test_a_scheduler_without_simtune_is_named(cluster: Cluster, tmp_path: Path) -> None:
+    broken = tmp_path / "broken" / "simtune"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('nobody installed it')")
+    cluster.scheduler.kill()
+    cluster.start_scheduler(PYTHONPATH=str(broken.parent))
+    cluster.settle()
+    with hasty(cluster.address) as executor:
+        error = executor.submit(FakeJob(1)).exception(30)
+    assert isinstance(error, ConfigurationError)
+    assert f"the scheduler at {cluster.address} cannot load simtune" in str(error)
+    assert "nobody installed it" in str(error)

@@ -48,7 +48,7 @@ time_t time(time_t *result) {
 """
 
 DRIVER = """
-import sys, time, simtune, faulthandler; faulthandler.dump_traceback_later(12)
+import sys, time, simtune
 from simtune.execution.dispatch import Policy
 from simtune.testing.jobs import FakeJob
 with simtune.DaskExecutor(sys.argv[1], policy=Policy(chunk_s=0.3)) as executor:
