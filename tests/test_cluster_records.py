@@ -10,7 +10,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +59,6 @@ except SimtuneError as error:
     print(f"{type(error).__name__}: {error}", file=sys.stderr)
     sys.exit(2)
 """
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
-    yield cluster
-    cluster.close()
 
 
 @pytest.fixture(scope="module")
@@ -193,10 +185,11 @@ def tune(executor: Any, folder: Path) -> list[float]:
 
 
 def test_tuning_on_a_cluster_finds_the_same(cluster: Cluster, tmp_path: Path) -> None:
-    here = tune(simtune.LocalExecutor(2), tmp_path / "here")
-    with hasty(cluster.address) as executor:
-        there = tune(executor, tmp_path / "there")
-        done = {worker.name: worker.done for worker in executor.view().workers}
+    with simtune.LocalExecutor(2) as executor:
+        here = tune(executor, tmp_path / "here")
+    with hasty(cluster.address) as remote:
+        there = tune(remote, tmp_path / "there")
+        done = {worker.name: worker.done for worker in remote.view().workers}
     assert len(here) == 12
     assert sorted(there) == sorted(here)
     assert min(there) == min(here)
