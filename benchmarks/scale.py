@@ -58,7 +58,7 @@ LATENCY = 0.0015
 OBJECT = 24 << 10
 
 LENGTHS = (0.05, 0.1, 0.5, 1.0, 10.0)
-SLOTS = (64, 128, 256, 512, 1000, 1504, 2000, 3000, 4000, 8000)
+SLOTS = (64, 256, 512, 1000, 1504, 2000, 4000, 8000)
 
 
 class LoopbackCluster:
@@ -69,15 +69,21 @@ class LoopbackCluster:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.address = f"tcp://127.0.0.1:{port}"
-        self._log = open(folder / "log", "wb")  # noqa: SIM115
+        self._log = open(folder / "log", "w+b")  # noqa: SIM115
         self._environment = {**os.environ, "TMPDIR": str(folder)}
         self.workers: list[subprocess.Popen[bytes]] = []
         here = ["--host", "127.0.0.1", "--port", str(port), "--dashboard-address", "127.0.0.1:0"]
         self.scheduler = self._start("distributed.cli.dask_scheduler", *here)
+        _until(lambda: _listens(port), "the scheduler does not start", self.log)
 
     def add_worker(self, slots: int) -> None:
         options = json.dumps({"address": self.address, "slots": slots})
         self.workers.append(self._start("simtune.execution.dask.worker", str(os.getpid()), options))
+
+    def log(self) -> str:
+        """What scheduler and workers wrote last."""
+        self._log.seek(0)
+        return self._log.read()[-4000:].decode(errors="replace")
 
     def cpu(self) -> tuple[float, float]:
         """CPU seconds of the scheduler, and of all workers."""
@@ -97,6 +103,20 @@ class LoopbackCluster:
             stdout=self._log,
             stderr=self._log,
         )
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _until(condition: Callable[[], bool], complaint: str, log: Callable[[], str]) -> None:
+    """Waits for up to two minutes."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{complaint}:\n{log()}")
+        time.sleep(0.05)
 
 
 def _cpu(process: subprocess.Popen[bytes]) -> float:
@@ -163,10 +183,7 @@ def local(seconds: float, count: int, seed: int, **more: Any) -> dict[str, Any]:
 def dask(cluster: LoopbackCluster, jobs: Sequence[FakeJob], slots: int, policy: Policy) -> dict[str, float]:
     """Runs jobs on the cluster; CPU and wall seconds of all parts, after some jobs that do not count."""
     with DaskExecutor(cluster.address, policy=policy) as executor:
-        deadline = time.monotonic() + 120
-        while executor.capacity() < slots:
-            assert time.monotonic() < deadline, "the workers do not come"
-            time.sleep(0.05)
+        _until(lambda: executor.capacity() >= slots, "the workers do not come", cluster.log)
         wait([executor.submit(replace(job, number=-1 - n)) for n, job in enumerate(jobs[:slots])])
         chunks = executor.view().chunks
         scheduler, workers = cluster.cpu()
@@ -189,6 +206,15 @@ def dask(cluster: LoopbackCluster, jobs: Sequence[FakeJob], slots: int, policy: 
     }
 
 
+def idle(cluster: LoopbackCluster, seconds: float) -> float:
+    """CPU seconds that a connected driver takes per second without any job."""
+    with DaskExecutor(cluster.address):
+        time.sleep(1.0)
+        before = time.process_time()
+        time.sleep(seconds)
+        return (time.process_time() - before) / seconds
+
+
 def costs(one: dict[str, float], many: dict[str, float]) -> Costs:
     """Costs of a job and of a chunk from a run with chunks of one job and one with chunks of many."""
 
@@ -205,11 +231,11 @@ def costs(one: dict[str, float], many: dict[str, float]) -> Costs:
     return Costs(submit, max(0.0, job - submit), chunk, task, task_job, slot, LATENCY)
 
 
-def overhead(seed: int, quick: bool) -> tuple[list[dict[str, Any]], dict[str, Costs]]:
-    """What jobs and chunks cost with and without a file of their own; the least of some runs, since
-    other work on the machine can only add."""
+def overhead(seed: int, quick: bool) -> tuple[list[dict[str, Any]], dict[str, Costs], float]:
+    """What jobs and chunks cost with and without a file of their own, the least of some runs, since
+    other work on the machine can only add; and what the driver costs per second without any job."""
     rows, found = [], {}
-    few, lots, repeats = (200, 2000, 1) if quick else (1000, 6000, 3)
+    few, lots, repeats = (200, 2000, 1) if quick else (1000, 5000, 2)
     with loopback_cluster() as cluster:
         cluster.add_worker(slots=8)
         for name, with_file in (("no file", False), ("24 KiB each", True)):
@@ -222,13 +248,12 @@ def overhead(seed: int, quick: bool) -> tuple[list[dict[str, Any]], dict[str, Co
                         run = dask(cluster, jobs, 8, policy)
                     best = runs.setdefault(length, run)
                     runs[length] = {key: min(value, best[key]) for key, value in run.items()}
-                    if best is run:
-                        continue
                 rows.append({"file": name, "jobs_per_chunk": round(count / runs[length]["chunks"], 1)})
                 for part in ("driver", "scheduler", "workers"):
                     rows[-1][f"{part}_cpu_ms_per_job"] = round(1e3 * runs[length][f"{part}_s"] / count, 3)
             found[name] = costs(runs[1], runs[50])
-    return rows, found
+        nothing = idle(cluster, 2.0 if quick else 10.0)
+    return rows, found, nothing
 
 
 def real_job_extra() -> dict[str, float]:
@@ -275,7 +300,7 @@ def throughput(seed: int, quick: bool, cost: Costs) -> list[dict[str, Any]]:
                 for seconds in (0.05, 0.5) if quick else LENGTHS:
                     if each > 4 and (seconds > 1 or workers * each / seconds > 1100):
                         continue  # nothing new, or more than the workers' share of this machine can do
-                    rows.append(measured(cluster, workers, each, seconds, seed, 3.0 if quick else 8.0))
+                    rows.append(measured(cluster, workers, each, seconds, seed, 3.0 if quick else 6.0))
                     rows[-1]["simulated_busy"] = simulated(
                         cost, workers, each, seconds, int(rows[-1]["jobs"]), seed
                     )["busy"]
@@ -317,7 +342,7 @@ def simulated(
 def sweep(cost: Costs, seed: int, quick: bool) -> list[dict[str, Any]]:
     """Clusters of 8 slots a worker, from 64 to 8,000 slots; batches of about a minute, or as many jobs
     as are enough to see the driver saturated."""
-    slots, most = ((64, 1000, 4000), 20_000) if quick else (SLOTS, 150_000)
+    slots, most = ((64, 1000, 4000), 20_000) if quick else (SLOTS, 120_000)
     return [
         simulated(cost, n // 8, 8, seconds, int(min(most, n * 60 / seconds)), seed)
         for seconds in LENGTHS
@@ -364,7 +389,8 @@ def _busy(row: dict[str, Any]) -> float:
 
 
 def plot(rows: list[dict[str, Any]], losses: list[dict[str, Any]], path: str) -> None:
-    """Slots busy against the number of slots, a line per job length."""
+    """Slots busy against the number of slots, a line per job length; points that are hollow are of the
+    whole batch, start and end included, since its jobs never waited for long."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -373,7 +399,12 @@ def plot(rows: list[dict[str, Any]], losses: list[dict[str, Any]], path: str) ->
     figure, axes = pyplot.subplots(figsize=(7.5, 4.5))
     for seconds in sorted({row["job_s"] for row in rows}):
         these = [row for row in rows if row["job_s"] == seconds]
-        axes.plot([r["slots"] for r in these], [100 * _busy(r) for r in these], "o-", label=f"{seconds:g} s")
+        [line] = axes.plot(
+            [r["slots"] for r in these], [100 * _busy(r) for r in these], label=f"{seconds:g} s"
+        )
+        for row in these:
+            hollow = "white" if row["busy_steady"] is None else line.get_color()
+            axes.plot(row["slots"], 100 * _busy(row), "o", color=line.get_color(), markerfacecolor=hollow)
     dying = [row for row in losses if row["job_s"] == 0.5 and row["worker_lives_s"] == 600]
     axes.plot(
         [r["slots"] for r in dying],
@@ -388,7 +419,7 @@ def plot(rows: list[dict[str, Any]], losses: list[dict[str, Any]], path: str) ->
     axes.minorticks_off()
     axes.set_ylim(0, 101)
     axes.set_xlabel("slots (one driver, one Dask scheduler)")
-    axes.set_ylabel("slots busy with jobs while jobs wait, %")
+    axes.set_ylabel("slots busy while jobs wait, % (hollow: whole batch)")
     axes.set_title("Simulated cluster around the real dispatcher, costs measured")
     axes.grid(alpha=0.3)
     axes.legend(title="job length", loc="lower left", fontsize=8)
@@ -406,7 +437,7 @@ def main() -> None:
     locally = [local(0.0, 200 if quick else 5000, seed)]
     locally += [local(s, int(max(4, (2 if quick else 8) / s)), seed) for s in LENGTHS if not quick or s < 1]
     locally += [local(0.05, 20 if quick else 400, seed, does="process")]
-    rows, cost = overhead(seed, quick)
+    rows, cost, nothing = overhead(seed, quick)
     extra = real_job_extra()
     full = cost["24 KiB each"]
     full = replace(full, submit=full.submit + extra["submit"], job=full.job + extra["result"])
@@ -415,11 +446,14 @@ def main() -> None:
     losses = with_losses(full, seed, quick)
     alone = dispatcher_alone(seed)
     at_goal = [row for row in swept if row["job_s"] == 0.5 and row["slots"] <= 1000]
-    dask_rows = [row["driver_cpu_ms_per_job"] for row in (*rows, *scaling)]
+    per_job = [row["driver_cpu_ms_per_job"] for row in (*rows, *locally)]
+    # Of few long jobs, what the driver does anyway would be the most.
+    per_job += [row["driver_cpu_ms_per_job"] - 1e3 * nothing / row["jobs_per_s"] for row in scaling]
     result = {
         "conditions": where,
         "local": locally,
         "dask_overhead": rows,
+        "dask_idle_driver_cpu_ms_per_s": round(1e3 * nothing, 3),
         "costs_ms": {
             name: {key: round(1e3 * value, 4) for key, value in asdict(found).items()}
             for name, found in {**cost, "24 KiB each, real job": full}.items()
@@ -430,10 +464,7 @@ def main() -> None:
         "saturation": saturation(swept),
         "dispatcher_alone": alone,
         "goals": {
-            "driver CPU per job at most 5 ms": max(
-                *dask_rows, *(row["driver_cpu_ms_per_job"] for row in locally)
-            )
-            <= 5.0,
+            "driver CPU per job at most 5 ms": max(per_job) <= 5.0,
             # The batches of a quick run are too short to tell.
             "95 % busy at 0.5 s up to 1,000 slots": None if quick else min(map(_busy, at_goal)) >= 0.95,
             "dispatcher at most 0.05 ms per job": alone["dispatcher_cpu_ms_per_job"] <= 0.05,
