@@ -389,7 +389,8 @@ def _busy(row: dict[str, Any]) -> float:
 
 
 def plot(rows: list[dict[str, Any]], losses: list[dict[str, Any]], path: str) -> None:
-    """Slots busy against the number of slots, a line per job length."""
+    """Slots busy against the number of slots, a line per job length; points that are hollow are of the
+    whole batch, start and end included, since its jobs never waited for long."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -398,7 +399,12 @@ def plot(rows: list[dict[str, Any]], losses: list[dict[str, Any]], path: str) ->
     figure, axes = pyplot.subplots(figsize=(7.5, 4.5))
     for seconds in sorted({row["job_s"] for row in rows}):
         these = [row for row in rows if row["job_s"] == seconds]
-        axes.plot([r["slots"] for r in these], [100 * _busy(r) for r in these], "o-", label=f"{seconds:g} s")
+        [line] = axes.plot(
+            [r["slots"] for r in these], [100 * _busy(r) for r in these], label=f"{seconds:g} s"
+        )
+        for row in these:
+            hollow = "white" if row["busy_steady"] is None else line.get_color()
+            axes.plot(row["slots"], 100 * _busy(row), "o", color=line.get_color(), markerfacecolor=hollow)
     dying = [row for row in losses if row["job_s"] == 0.5 and row["worker_lives_s"] == 600]
     axes.plot(
         [r["slots"] for r in dying],
@@ -413,7 +419,7 @@ def plot(rows: list[dict[str, Any]], losses: list[dict[str, Any]], path: str) ->
     axes.minorticks_off()
     axes.set_ylim(0, 101)
     axes.set_xlabel("slots (one driver, one Dask scheduler)")
-    axes.set_ylabel("slots busy with jobs while jobs wait, %")
+    axes.set_ylabel("slots busy while jobs wait, % (hollow: whole batch)")
     axes.set_title("Simulated cluster around the real dispatcher, costs measured")
     axes.grid(alpha=0.3)
     axes.legend(title="job length", loc="lower left", fontsize=8)

@@ -117,10 +117,11 @@ class Cluster:
             self.add(jobs)
         self.ready()
 
-    def start_scheduler(self) -> Node:
+    def start_scheduler(self, **changed: str) -> Node:
         command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", self.host]
         options = ["--port", str(self.port), "--dashboard-address", "127.0.0.1:0"]
-        self.scheduler = Node([*command, *options], self.folder / "scheduler", self.environment)
+        environment = {**self.environment, **changed}
+        self.scheduler = Node([*command, *options], self.folder / "scheduler", environment)
         return self.scheduler
 
     def add(

@@ -3,21 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from cluster_helpers import Cluster
 
 import simtune
 from simtune.execution.base import Executor
 from simtune.testing.executors import ExecutorConformance
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
-    yield cluster
-    cluster.close()
 
 
 class TestLocal(ExecutorConformance):

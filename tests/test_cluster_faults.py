@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from cluster_helpers import Cluster, Run, hasty, mounted, naps
 from execution_helpers import wait_for
 from process_helpers import ROOT, scratch_entries
@@ -16,14 +14,6 @@ from process_helpers import ROOT, scratch_entries
 import simtune
 from simtune.errors import ConfigurationError
 from simtune.testing.jobs import FakeJob, processes_of
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
-    yield cluster
-    cluster.close()
-
 
 # ---- workers ----------------------------------------------------------------------------------
 
@@ -144,20 +134,42 @@ def test_another_version_is_refused_by_name(cluster: Cluster, tmp_path: Path) ->
     shutil.copytree(ROOT / "simulators", copy / "simulators")
     init = copy / "simtune" / "__init__.py"
     init.write_text(init.read_text().replace(f'"{simtune.__version__}"', '"9.8.7"'))
-    alone = Cluster(tmp_path / "alone", workers=0)
-    try:
-        other = alone.add(1, PYTHONPATH=str(copy))
-        alone.ready()
-        with hasty(alone.address) as executor:
-            error = executor.submit(FakeJob(1)).exception(30)
+    other = cluster.add(1, PYTHONPATH=str(copy))
+    cluster.ready()
+    with hasty(cluster.address) as executor:
+        assert wait_for(lambda: executor.capacity() == 3, 10)
+        Run(executor, naps(30, 0.01)).check(tmp_path)
+        reasons = [worker.note for worker in executor.view().workers if worker.note]
+    assert len(reasons) == 1
+    assert f"the driver is simtune {simtune.__version__}" in reasons[0]
+    assert "the worker is simtune 9.8.7" in reasons[0]
+    other.stop()
+    cluster.workers.remove(other)
+
+
+def test_what_no_worker_can_run_says_why(cluster: Cluster) -> None:
+    with hasty(cluster.address) as executor:
+        error = executor.submit(FakeJob(7, does="refuse")).exception(30)
         assert isinstance(error, ConfigurationError)
-        assert f"the driver is simtune {simtune.__version__}" in str(error)
-        assert "the worker is simtune 9.8.7" in str(error)
-        alone.add()
-        alone.ready()
-        with hasty(alone.address) as executor:
-            Run(executor, naps(20, 0.01)).check(tmp_path)
-            assert sum(bool(state.note) for state in executor.view().workers) == 1
-        other.stop()
+        assert "no worker can run it" in str(error)
+        assert "fake job 7 runs nowhere" in str(error)
+        assert executor.submit(FakeJob(8)).exception(30) is not None, "nor another one with the same needs"
+
+
+def test_a_scheduler_without_simtune_is_named(cluster: Cluster, tmp_path: Path) -> None:
+    broken = tmp_path / "broken" / "simtune"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('nobody installed it')")
+    cluster.scheduler.kill()
+    cluster.start_scheduler(PYTHONPATH=str(broken.parent))
+    try:
+        cluster.settle()
+        with hasty(cluster.address) as executor:
+            error = executor.submit(FakeJob(1)).exception(30)
     finally:
-        alone.close()
+        cluster.scheduler.kill()
+        cluster.start_scheduler()
+        cluster.settle()
+    assert isinstance(error, ConfigurationError)
+    assert f"the scheduler at {cluster.address} cannot load simtune" in str(error)
+    assert "nobody installed it" in str(error)

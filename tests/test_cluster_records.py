@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,28 +39,26 @@ from pathlib import Path
 address, records, executable, count = sys.argv[1:]
 predictor = AnalyticalPredictor()
 executor = simtune.DaskExecutor(address, policy=Policy(chunk_s=0.2)) if address else simtune.LocalExecutor(2)
-with executor, simtune.RecordStore(records) as store:
-    evaluator = Evaluator(simtune.load_machine("sifive-u74"), get_simulator("qemu"), predictor,
-                          resolve_objective("latency", predictor), store, executor=executor)
-    try:
-        futures = [evaluator.submit(Candidate(Path(executable), executable=True, arguments=(str(n),)))
-                   for n in range(int(count))]
-        for number, future in enumerate(futures):
-            one = future.result()
-            print(json.dumps([number, one.status, one.value, one.cached]), flush=True)
-    except SimtuneError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(2)
-    finally:
-        evaluator.close(cancel=True)
+
+def main():
+    with executor, simtune.RecordStore(records) as store:
+        evaluator = Evaluator(simtune.load_machine("sifive-u74"), get_simulator("qemu"), predictor,
+                              resolve_objective("latency", predictor), store, executor=executor)
+        try:
+            futures = [evaluator.submit(Candidate(Path(executable), executable=True, arguments=(str(n),)))
+                       for n in range(int(count))]
+            for number, future in enumerate(futures):
+                one = future.result()
+                print(json.dumps([number, one.status, one.value, one.cached]), flush=True)
+        finally:
+            evaluator.close(cancel=True)
+
+try:
+    main()
+except SimtuneError as error:
+    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    sys.exit(2)
 """
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
-    yield cluster
-    cluster.close()
 
 
 @pytest.fixture(scope="module")
@@ -124,25 +123,25 @@ def test_a_killed_driver_goes_on_from_the_store(
 def test_a_full_disk_under_the_store(
     cluster: Cluster, executable: Path, undisturbed: list[list[Any]], tmp_path: Path
 ) -> None:
-    with mounted(tmp_path / "small", 4) as small:
+    """Full from the start, then in the middle of the run, then with room."""
+    with mounted(tmp_path / "small", 2) as small:
         records, ballast = small / "records.db", small / "ballast"
         simtune.RecordStore(records).close()
-        with open(ballast, "wb") as file:
-            try:
-                while True:
-                    file.write(bytes(4096))
-                    file.flush()
-            except OSError:
-                pass
-        driver = drive(cluster.address, records, executable)
-        _, err = driver.communicate(timeout=60)
-        assert driver.returncode == 2, err
-        assert "full" in err
-        assert str(records) in err
-        assert "Traceback" not in err
+        with open(ballast, "wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        for room in (0, 256 << 10):
+            os.truncate(ballast, ballast.stat().st_size - room)
+            _, err = (driver := drive(cluster.address, records, executable)).communicate(timeout=60)
+            assert driver.returncode == 2, err
+            assert f"{records}: the disk is full" in err
+            assert "Traceback" not in err
         ballast.unlink()
+        before = len(stored(records))
+        assert 0 < before < COUNT
         rows = finish(drive(cluster.address, records, executable))
         assert values(rows) == undisturbed
+        assert sum(row[3] for row in rows) == before
         assert len(stored(records)) == len(set(stored(records))) == COUNT
 
 
@@ -186,10 +185,11 @@ def tune(executor: Any, folder: Path) -> list[float]:
 
 
 def test_tuning_on_a_cluster_finds_the_same(cluster: Cluster, tmp_path: Path) -> None:
-    here = tune(simtune.LocalExecutor(2), tmp_path / "here")
-    with hasty(cluster.address) as executor:
-        there = tune(executor, tmp_path / "there")
-        done = {worker.name: worker.done for worker in executor.view().workers}
+    with simtune.LocalExecutor(2) as executor:
+        here = tune(executor, tmp_path / "here")
+    with hasty(cluster.address) as remote:
+        there = tune(remote, tmp_path / "there")
+        done = {worker.name: worker.done for worker in remote.view().workers}
     assert len(here) == 12
     assert sorted(there) == sorted(here)
     assert min(there) == min(here)

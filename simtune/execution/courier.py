@@ -177,8 +177,7 @@ class Courier:
         except WireError as error:
             return self.broken(number, error.what, now)
         if reply.refused:
-            self._close(number)
-            self._dispatcher.refused(number, reply.refused, now)
+            self.refused(number, reply.refused, now)
             return Moves()
         if reply.missing:
             self._lacked[number] += 1
@@ -197,6 +196,11 @@ class Courier:
         seconds = {job.ticket: job.seconds for job in reply.jobs}
         transient = {job.ticket for job in reply.jobs if job.transient}
         return Moves(stop=self._apply(self._dispatcher.replied(number, seconds, transient, now), replies))
+
+    def refused(self, number: int, reason: str, now: float) -> None:
+        """The chunk's worker can run no such jobs."""
+        if self._close(number):
+            self._dispatcher.refused(number, reason, now)
 
     def broken(self, number: int, reason: str, now: float) -> Moves:
         """A chunk came to nothing although its worker lives."""

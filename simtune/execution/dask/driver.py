@@ -13,7 +13,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from simtune.errors import ExecutorError
+import simtune
+from simtune.errors import ConfigurationError, ExecutorError
 from simtune.execution.courier import Courier, Order
 from simtune.execution.dask.session import Session
 
@@ -161,6 +162,8 @@ class Driver:
                 self.connected.set_result(None)
             try:
                 await self._serve(session)
+                if session.unfit:
+                    self._refuse(session.unfit)
             finally:
                 now = time.monotonic()
                 for worker in list(self._courier.workers):
@@ -183,6 +186,13 @@ class Driver:
                 await self._sleep(_TICK_S if wake is None else min(_TICK_S, max(0.0, wake - now)))
         finally:
             watching.cancel()
+
+    def _refuse(self, reason: str) -> None:
+        error = ConfigurationError(
+            f"the scheduler at {self._address} cannot load simtune {simtune.__version__}: {reason}",
+            "install the same simtune where the scheduler runs, and start it again",
+        )
+        self._courier.fail(error, time.monotonic())
 
     async def _sleep(self, seconds: float) -> None:
         """Until something happens, at most so long."""

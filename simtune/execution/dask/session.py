@@ -42,6 +42,10 @@ class Session:
         security: a `distributed.Security`, or None.
         courier: whose parcels are carried.
         changed: called after something that may give the courier more to do.
+
+    Attributes:
+        lost: set when the connection has ended.
+        unfit: why this scheduler cannot pass simtune's chunks on; empty when it can.
     """
 
     def __init__(self, address: str, security: Any, courier: Courier, changed: Callable[[], None]) -> None:
@@ -52,6 +56,7 @@ class Session:
         self._prefix = f"simtune-{uuid.uuid4().hex}"
         self._look_now = asyncio.Event()
         self.lost = asyncio.Event()
+        self.unfit = ""
 
     async def open(self, timeout: float) -> None:
         """Connects, and learns which workers are there.
@@ -146,7 +151,13 @@ class Session:
         except distributed.KilledWorker:
             self._look_now.set()
             return
+        except ImportError as error:
+            self._courier.refused(number, f"simtune cannot be loaded there: {error}", time.monotonic())
+            moves = Moves()
         except Exception as error:
+            if "deserialization of the task graph" in str(error):
+                self.unfit = str(error.__cause__ or "it is not installed there")
+                self.lost.set()
             moves = self._courier.broken(number, f"{type(error).__name__}: {error}", time.monotonic())
         else:
             moves = self._courier.replied(number, payload, time.monotonic())
