@@ -58,7 +58,7 @@ with simtune.DaskExecutor(sys.argv[1], policy=Policy(chunk_s=0.3)) as executor:
         assert future.result().status == "ok" and future.result().number == number
         print(time.time(), flush=True)
     view = executor.view()
-    print(view.done, view.lost, view.retries, flush=True)
+    print(view.done, view.lost, view.retried, flush=True)
 """
 
 

@@ -125,7 +125,7 @@ class LocalExecutor(_Local):
             unfinished, done = list(self._unfinished), self._done
         running = sum(future.running() for future in unfinished)
         here = WorkerView("local", platform.node(), self._capacity, running, done=done)
-        return View((here,), waiting=len(unfinished) - running)
+        return View((here,), waiting=len(unfinished) - running, done=done)
 
     def _forget(self, future: Future[Any]) -> None:
         with self._lock:

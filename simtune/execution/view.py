@@ -41,6 +41,8 @@ class View:
         doubled: times that a late job was started a second time in an idle slot.
         lost: jobs given up after as many tries as may be.
         expected_s: seconds until the jobs submitted so far are done; None when nothing is known yet.
+        done: jobs that ended with a result.
+        chunks: groups of jobs that were sent to other machines.
     """
 
     workers: tuple[WorkerView, ...] = ()
@@ -49,6 +51,8 @@ class View:
     doubled: int = 0
     lost: int = 0
     expected_s: float | None = None
+    done: int = 0
+    chunks: int = 0
 
     @property
     def slots(self) -> int:

@@ -205,4 +205,6 @@ def _view(progress: Progress) -> View:
         progress.doubles,
         progress.lost,
         progress.seconds_left,
+        progress.done,
+        progress.chunks,
     )
