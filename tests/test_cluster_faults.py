@@ -151,7 +151,7 @@ def test_what_no_worker_can_run_says_why(cluster: Cluster) -> None:
     with hasty(cluster.address) as executor:
         error = executor.submit(FakeJob(7, does="refuse")).exception(30)
         assert isinstance(error, ConfigurationError)
-        assert "no worker can run it" in str(error)
+        assert "all workers refused it" in str(error)
         assert "fake job 7 runs nowhere" in str(error)
         assert executor.submit(FakeJob(8)).exception(30) is not None, "nor another one with the same needs"
 
