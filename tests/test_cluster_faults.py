@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+import pytest
 from cluster_helpers import Cluster, Run, hasty, mounted, naps
 from execution_helpers import wait_for
 from process_helpers import ROOT, scratch_entries
@@ -123,6 +124,15 @@ def test_a_full_disk_on_a_worker(cluster: Cluster, tmp_path: Path) -> None:
             assert executor.view().retries >= 1, "nothing ever met the full disk"
         full.stop()
     cluster.workers.remove(full)
+
+
+def test_jobs_on_workers_have_no_network(cluster: Cluster) -> None:
+    assert all("the network" in worker.log() for worker in cluster.workers), "it is said at the start"
+    if "refuses" in cluster.logs():
+        pytest.skip("this kernel lets nobody leave the network")
+    with hasty(cluster.address) as executor:
+        result = executor.submit(FakeJob(1, does="devices")).result(30)
+    assert result.reason.endswith("b'lo'"), result.reason
 
 
 # ---- versions ---------------------------------------------------------------------------------
