@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+import pytest
 from cluster_helpers import Cluster, Run, hasty, mounted, naps
 from execution_helpers import wait_for
 from process_helpers import ROOT, scratch_entries
@@ -125,6 +126,15 @@ def test_a_full_disk_on_a_worker(cluster: Cluster, tmp_path: Path) -> None:
     cluster.workers.remove(full)
 
 
+def test_jobs_on_workers_have_no_network(cluster: Cluster) -> None:
+    assert all("the network" in worker.log() for worker in cluster.workers), "it is said at the start"
+    if "refuses" in cluster.logs():
+        pytest.skip("this kernel lets nobody leave the network")
+    with hasty(cluster.address) as executor:
+        result = executor.submit(FakeJob(1, does="devices")).result(30)
+    assert result.reason.endswith("b'lo'"), result.reason
+
+
 # ---- versions ---------------------------------------------------------------------------------
 
 
@@ -151,7 +161,7 @@ def test_what_no_worker_can_run_says_why(cluster: Cluster) -> None:
     with hasty(cluster.address) as executor:
         error = executor.submit(FakeJob(7, does="refuse")).exception(30)
         assert isinstance(error, ConfigurationError)
-        assert "no worker can run it" in str(error)
+        assert "all workers refused it" in str(error)
         assert "fake job 7 runs nowhere" in str(error)
         assert executor.submit(FakeJob(8)).exception(30) is not None, "nor another one with the same needs"
 

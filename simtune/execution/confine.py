@@ -2,18 +2,20 @@
 """What candidates cannot reach: the network, and with bubblewrap all files but a few.
 
 Two variables of the environment say so for everything that this process and its children supervise:
-``SIMTUNE_NETWORK=off`` and ``SIMTUNE_SANDBOX=bwrap``. Workers of a cluster switch the network off by
-themselves.
+``SIMTUNE_NETWORK=off`` and ``SIMTUNE_SANDBOX=bwrap``. Jobs that came from another machine have no
+network unless ``SIMTUNE_NETWORK=on``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,14 +42,29 @@ class Confinement:
     sandbox: bool = False
 
 
+_thread = threading.local()
+
+
+@contextlib.contextmanager
+def offline_by_default() -> Iterator[None]:
+    """What this thread supervises meanwhile has no network, unless the environment says otherwise."""
+    before = getattr(_thread, "network", "on")
+    _thread.network = "off"
+    try:
+        yield
+    finally:
+        _thread.network = before
+
+
 def confinement() -> Confinement:
-    """What the environment asks for.
+    """What the environment asks for, and `offline_by_default`.
 
     Raises:
         ConfigurationError: a variable holds something else than it may.
     """
     # Per job, and cheap: somebody may change the environment, as workers do.
-    return _confinement(os.environ.get(NETWORK_VARIABLE, "on"), os.environ.get(SANDBOX_VARIABLE, "none"))
+    network = os.environ.get(NETWORK_VARIABLE) or getattr(_thread, "network", "on")
+    return _confinement(network, os.environ.get(SANDBOX_VARIABLE, "none"))
 
 
 @functools.lru_cache(maxsize=16)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from simtune.execution.base import PortableJob, Refused, Site
 from simtune.execution.blobs import DEFAULT_LIMIT, BlobsMissing, BlobStore
-from simtune.execution.confine import NETWORK_VARIABLE
+from simtune.execution.confine import offline_by_default
 from simtune.execution.scratch import scratch_folder
 from simtune.execution.wire import (
     Chunk,
@@ -155,7 +155,8 @@ class JobRunner:
         self.scratch.mkdir(exist_ok=True)  # somebody may have tidied up the folder for temporary files
         folder = Path(tempfile.mkdtemp(dir=self.scratch))
         try:
-            result = kind.decode(json.loads(bytes(packed.data)), files).run(Site(folder, cancel))
+            with offline_by_default():
+                result = kind.decode(json.loads(bytes(packed.data)), files).run(Site(folder, cancel))
             # Whatever the job says, without its files and without a disk it could not do otherwise.
             transient = kind.transient(result) or not self._intact(folder, packed)
             return JobReply(packed.ticket, result=kind.encode_result(result), transient=transient)
@@ -183,8 +184,7 @@ def _is_disk_full(error: BaseException) -> bool:
 
 @functools.cache
 def runner() -> JobRunner:
-    """The one runner of a worker process. What it runs has no network, unless the environment says so."""
-    os.environ.setdefault(NETWORK_VARIABLE, "off")
+    """The one runner of a worker process."""
     return JobRunner(int(os.environ.get(BLOBS_VARIABLE, DEFAULT_LIMIT)))
 
 

@@ -28,6 +28,7 @@ _SCRIPTS = {
     "flood": "while :; do echo 0123456789012345678901234567890123456789; done",
     "big_file": "head -c 64M /dev/zero > big",
     "crash": "kill -SEGV $$",
+    "devices": "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' \\n' >&2; exit 1",
 }
 #: What a fake job may do, see `FakeJob`.
 MODES = ("ok", "fail", "raise", "transient", "refuse", "poison", *_SCRIPTS)
@@ -61,7 +62,7 @@ class FakeJob(PortableJob[FakeResult]):
             "transient" (the machine is at fault); "refuse" (this machine cannot run it); "poison"
             (kills the process that runs it); or as a process under the supervisor: "process" (sleeps),
             "hang" (ignores TERM), "orphans" (leaves processes behind), "flood" (of output),
-            "big_file", "crash".
+            "big_file", "crash", "devices" (fails, and names its network devices).
         times: it does so at its first so many runs, and is "ok" afterwards; needs `state`.
         state: a folder on all machines where every run leaves a line.
         spin: keeps a core busy instead of sleeping.
