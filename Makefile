@@ -3,6 +3,7 @@
 # make test   sets everything up and runs the tests
 # make lint   style and types
 VENV ?= .venv
+PROCESSES ?= 2
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -13,7 +14,8 @@ demo: setup
 	@echo "report: demo/report.html"
 
 test: setup $(READY)-tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 lint: setup
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ Import `ms` from here instead of `tvm.s_tir.meta_schedule`.
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import types
@@ -67,10 +68,31 @@ def skip_gpu_intrinsics() -> None:
         sys.modules.setdefault(name, types.ModuleType(name))
 
 
-def load() -> Any:
-    """Checks, prepares and returns the module `tvm.s_tir.meta_schedule`."""
+def name_frozen_frames() -> None:
+    """Tells `inspect` the modules of Python's frozen files: 2 s of CPU time per process.
+
+    TVM takes `inspect.stack()` for each intrinsic that it parses, while it is being imported, and `inspect`
+    goes through all of `sys.modules` for each frame of the importer, whose file is nowhere.
+    """
+    known: dict[str, str] = getattr(inspect, "modulesbyfile", {})  # its cache, in all Pythons so far
+    for module in ("importlib._bootstrap", "importlib._bootstrap_external", "runpy"):
+        known.setdefault(f"<frozen {module}>", module)
+
+
+def prepare() -> None:
+    """Before the first import of TVM in a process.
+
+    Raises:
+        ConfigurationError: it would crash; see `check_pair`.
+    """
     check_pair()
     skip_gpu_intrinsics()
+    name_frozen_frames()
+
+
+def load() -> Any:
+    """Checks, prepares and returns the module `tvm.s_tir.meta_schedule`."""
+    prepare()
     import tvm.s_tir.meta_schedule as ms
 
     return ms

@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from process_helpers import ROOT
 
-TEMPLATE = Path(__file__).parent.parent / "examples" / "simtune-example-simulator"
+TEMPLATE = ROOT / "examples" / "simtune-example-simulator"
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +29,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(installed: Path, *argv: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(installed / "site")}
+    paths = os.pathsep.join(map(str, (installed / "site", ROOT)))
     return subprocess.run(
         [sys.executable, "-m", *argv],
-        env=environment,
+        env={**os.environ, "PYTHONPATH": paths},
         cwd=installed / "copy",
         capture_output=True,
         text=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import platform
 import resource
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from simtune.build.toolchain import find
 from simtune.errors import InputFileError
 from simtune.jobs import SimJob, Status
 from simtune.machines.load import load_machine
+from simtune.simulators.qemu_report import OPTIONAL_MODELS
 
 
 def conv2d(x: Any, w: Any, bias: Any, stride: int, pad: int) -> Any:
@@ -76,6 +78,24 @@ def test_answers_equal_numpy_on_every_isa(
         np.testing.assert_array_equal(got, expected)
     else:
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("machine_name", MACHINES)
+def test_counters_do_not_depend_on_where_the_executable_lies(
+    machine_name: str, build_default: Any, qemu: Any, tmp_path: Path
+) -> None:
+    """Its path is on the stack and, by the folder's length, on the heap; a line of the cache is 64 bytes."""
+    machine = load_machine(machine_name)
+    artifact = load(build_default("softmax:m=7,n=100", machine), tmp_path)
+    executable = linker(artifact.isa).link(artifact.objects, artifact.plan(), tmp_path / "k.elf")
+    counters = []
+    for length in (1, 17, 33, 49, 200):
+        (tmp_path / ("x" * length)).mkdir()
+        place = shutil.copy(executable, tmp_path / ("x" * length))
+        outcome = qemu.run(SimJob(Path(place), machine, count=OPTIONAL_MODELS))
+        assert outcome.ok, outcome.error
+        counters.append(dict(outcome.counters))
+    assert counters == [counters[0]] * 5
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="needs an x86-64 host to run x86-64 code natively")
@@ -145,6 +165,7 @@ def test_undefined_symbols_are_named(tmp_path: Path) -> None:
         linker("x86_64").link([tmp_path / "needy.o"], plan, tmp_path / "k.elf")
 
 
+@pytest.mark.alone
 def test_linking_costs_at_most_ten_milliseconds(build_default: Any, u74: Any, tmp_path: Path) -> None:
     artifact = load(build_default("matmul:m=33,n=40,k=24", u74), tmp_path)
     link, plan = linker("riscv64").link, artifact.plan()

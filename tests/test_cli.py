@@ -74,6 +74,7 @@ def test_help_has_an_example_and_imports_nothing_heavy(command: tuple[str, ...])
         assert "--json" in done.stdout
 
 
+@pytest.mark.alone
 def test_the_first_help_is_quick(tmp_path: Path) -> None:
     best = 9.0
     for _ in range(3):

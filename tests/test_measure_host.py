@@ -65,6 +65,7 @@ def test_the_child_is_pinned(small: Program) -> None:
     assert "core" in absent.error
 
 
+@pytest.mark.alone
 def test_sharing_a_core_does_not_change_the_label(small: Program) -> None:
     """The label is CPU time; that the process had to wait is noted."""
     core = max(os.sched_getaffinity(0))

@@ -134,14 +134,14 @@ def assert_resumes(folder: Path, trials: int = TRIALS) -> None:
     assert scratch_entries(sitting.temporary) == []
 
 
-@pytest.mark.parametrize(
-    ("moment", "whole_group"), [("building", False), ("simulating", False), ("simulating", True)]
-)
-def test_kill_9_and_resume(moment: str, whole_group: bool, tmp_path: Path) -> None:
-    with caught(tmp_path, moment) as sitting:
-        (os.killpg if whole_group else os.kill)(sitting.process.pid, signal.SIGKILL)
-        sitting.process.wait()
-        assert wait_for(lambda: not sitting.left(), 3), sitting.left()
+def test_kill_9_again_and_again_and_resume(tmp_path: Path) -> None:
+    """While it builds, then while it simulates, then with its whole process group."""
+    for moment, whole_group in (("building", False), ("simulating", False), ("simulating", True)):
+        with caught(tmp_path, moment) as sitting:
+            (os.killpg if whole_group else os.kill)(sitting.process.pid, signal.SIGKILL)
+            sitting.process.wait()
+            assert wait_for(lambda sitting=sitting: not sitting.left(), 3), sitting.left()
+        assert sitting.batches() == 1
     assert_resumes(tmp_path)
 
 

@@ -16,7 +16,7 @@ from simtune.build.network import compile_network
 from simtune.errors import ConfigurationError, InputFileError
 from simtune.machines.load import load_machine
 from simtune.tuning.workloads import parse
-from simtune.tvm_setup import load
+from simtune.tvm_setup import load, prepare
 
 ms = load()
 from tvm.target import Target  # noqa: E402
@@ -65,7 +65,8 @@ def seconds(database: Any) -> list[float]:
 
 
 def test_drop_in_with_tvms_local_builder(tmp_path: Path) -> None:
-    local = ms.builder.LocalBuilder(max_workers=2, timeout_sec=250)
+    # Its fresh processes would parse TVM's GPU intrinsics first, for 20 s each.
+    local = ms.builder.LocalBuilder(max_workers=2, timeout_sec=250, initializer=prepare)
     database, module = tune_small("sifive-u74", tmp_path, local, trials=4)
     times = seconds(database)
     assert len(times) == 4

@@ -347,6 +347,7 @@ def test_the_planted_cause_is_found(groups: list[Group]) -> None:
 # Speed ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("gp", "gp-res", "ensemble")])
 def test_a_hundred_thousand_rows_in_about_a_second(family: str, groups: list[Group]) -> None:
     """CPU time, the best of three: other jobs share the caches and the memory."""

@@ -95,8 +95,7 @@ def main(arguments: list[str]) -> int:
     except (OSError, ValueError) as error:
         print(f"cannot read {module} and {target_file}: {error}", file=sys.stderr)
         return 2
-    tvm_setup.check_pair()
-    tvm_setup.skip_gpu_intrinsics()
+    tvm_setup.prepare()
     from tvm.target import Target
 
     target = Target(target_json)

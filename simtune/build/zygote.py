@@ -89,8 +89,7 @@ def main() -> None:
             return  # the pool was gone before we could ask
     from simtune import tvm_setup
 
-    tvm_setup.check_pair()
-    tvm_setup.skip_gpu_intrinsics()
+    tvm_setup.prepare()
     for name in _PRELOADED:
         importlib.import_module(name)
 

@@ -36,7 +36,7 @@ static const struct image *image;
 static const struct image_tensor *tensors;
 static const struct image_step *steps;
 static const uint32_t *arg_table;
-static char *area; /* tensors, then workspace, then the kernel's stack */
+static char *area; /* tensors, then workspace, then the kernel's stack, then the tables of its calls */
 
 static struct options {
     uint64_t seed;
@@ -84,11 +84,15 @@ static void pin(void) {
     if (sched_setaffinity(0, sizeof one, &one) != 0) die("cannot run on the core of --core", strerror(errno));
 }
 
+static size_t table_bytes(void) {
+    return image->n_tensors * sizeof *dl_tensors + image->n_args * sizeof *call_args;
+}
+
 static void map_area(void) {
     /* Offset by an odd number of pages and lines, so that draws differ in page and cache set. */
     uintptr_t base = ARENA_BASE + (uintptr_t)options.layout * (37 * PAGE);
     size_t shift = (size_t)(options.layout % 61) * 64;
-    size_t bytes = image->area_bytes + WORKSPACE_BYTES + STACK_BYTES + 3 * PAGE;
+    size_t bytes = image->area_bytes + WORKSPACE_BYTES + STACK_BYTES + table_bytes() + 3 * PAGE;
     char *map = mmap((void *)base, bytes, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
     if (map == MAP_FAILED) die("cannot map memory for the tensors", "not enough address space");
@@ -97,11 +101,14 @@ static void map_area(void) {
     workspace_init(area + (image->area_bytes + 63) / 64 * 64, WORKSPACE_BYTES);
 }
 
+static char *kernel_stack(void) { return area + (image->area_bytes + 63) / 64 * 64 + WORKSPACE_BYTES; }
+
 static void prepare_calls(void) {
-    dl_tensors = calloc(image->n_tensors, sizeof *dl_tensors);
-    call_args = calloc(image->n_args, sizeof *call_args);
+    /* Not on the heap: where that begins depends on the length of the executable's path. */
+    dl_tensors = (DLTensor *)(kernel_stack() + STACK_BYTES);
+    call_args = (TVMFFIAny *)(dl_tensors + image->n_tensors);
     times = calloc((size_t)options.repeat, sizeof *times);
-    if (!dl_tensors || !call_args || !times) die("cannot allocate", "call tables");
+    if (!times) die("cannot allocate", "times");
     for (uint32_t i = 0; i < image->n_tensors; ++i) {
         const struct image_tensor *t = &tensors[i];
         dl_tensors[i] = (DLTensor){.data = tensor_data(i),
@@ -169,7 +176,7 @@ static void measure(void) {
 
 static void call_on_own_stack(void (*function)(void)) {
     static ucontext_t outside, inside;
-    char *stack = area + (image->area_bytes + 63) / 64 * 64 + WORKSPACE_BYTES;
+    char *stack = kernel_stack();
     /* Below lies the workspace: a kernel that needs more stack must crash, not write into it. */
     char *guard = stack + (GUARD - (uintptr_t)stack % GUARD) % GUARD;
     if (mprotect(guard, GUARD, PROT_NONE) != 0) die("cannot guard the stack", "mprotect failed");

@@ -11,7 +11,7 @@ from simtune import native
 from simtune.jobs import Outcome, SimJob, Status
 from simtune.machines.model import Machine
 from simtune.simulators.base import Capability
-from simtune.simulators.ending import Stages, guarded, named, reproducer, scratch
+from simtune.simulators.ending import Stages, attempt, named, reproducer
 from simtune.simulators.locate import find_program, output_of
 
 _INSTALL = "sudo apt-get install qemu-user (Debian 12)"
@@ -49,22 +49,16 @@ class ExampleSimulator:
         """2. Runs one job under its limits; whatever the program does becomes an Outcome."""
         capability = self.probe(job.machine)
 
-        def work() -> Outcome:
-            with scratch(job, self.name) as folder:
-                stages = Stages(job.limits, folder, cancel)
-                argv = [
-                    capability.path,
-                    "-plugin",
-                    f"{_counter()},out=report",
-                    str(job.executable.absolute()),
-                ]
-                done = stages.run([*argv, *job.arguments])
-                counts = parse_report(_read(folder / "report"))
+        def work(folder: Path) -> Outcome:
+            stages = Stages(job.limits, folder, cancel)
+            argv = [capability.path, "-plugin", f"{_counter()},out=report", str(job.executable.absolute())]
+            done = stages.run([*argv, *job.arguments])
+            counts = parse_report(_read(folder / "report"))
             version = f"{self.name} {capability.version}"
             counters = named({"instructions": counts["instructions"]}, version) if counts else None
             return stages.outcome(done, counters, reproducer(job, self.name), _problem(counts))
 
-        return guarded(capability, work)
+        return attempt(job, self.name, capability, (), work)
 
 
 def parse_report(data: bytes) -> dict[str, int]:
