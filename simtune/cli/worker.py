@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from simtune.cli.output import emit_json, json_option
 from simtune.execution.capacity import slots
 from simtune.execution.confine import NETWORK_VARIABLE, SANDBOX_VARIABLE
 
@@ -38,6 +39,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--tls-ca-file", type=_FILE, help="Certificate of the authority that all machines trust.")
 @click.option("--tls-cert", type=_FILE, help="This worker's certificate.")
 @click.option("--tls-key", type=_FILE, help="This worker's key.")
+@json_option
 def command(
     address: str,
     jobs: int | None,
@@ -49,11 +51,13 @@ def command(
     tls_ca_file: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
+    as_json: bool,
 ) -> None:
     """Run jobs for drivers that use the Dask scheduler at ADDRESS.
 
     Stays until it is stopped: it waits for a scheduler that is not there yet, comes back to one that
-    was restarted, and starts again when it was killed. Ctrl-C or SIGTERM makes it leave in good order.
+    was restarted, and starts again when it was killed. Ctrl-C or SIGTERM makes it leave in good order;
+    with --json it then says how often it was started.
 
     \b
     Example:
@@ -68,10 +72,22 @@ def command(
     dask_distributed()
     os.environ[NETWORK_VARIABLE] = "on" if network else "off"
     os.environ[SANDBOX_VARIABLE] = sandbox
-    click.echo(check_confinement(), err=True)
+    confinement = check_confinement()
+    click.echo(confinement, err=True)
     files = {"tls_ca_file": tls_ca_file, "tls_worker_cert": tls_cert, "tls_worker_key": tls_key}
     tls = {name: str(path.absolute()) for name, path in files.items() if path is not None}
     security_of(tls)
     options = WorkerOptions(address, slots(jobs, int(memory_per_job * (1 << 30))), host, port, tls or None)
     start = time.monotonic()
-    guard(options, lambda text: click.echo(f"[{time.monotonic() - start:6.1f} s] {text}", err=True))
+    starts = guard(options, lambda text: click.echo(f"[{time.monotonic() - start:6.1f} s] {text}", err=True))
+    if as_json:
+        seconds = round(time.monotonic() - start, 1)
+        emit_json(
+            {
+                "address": address,
+                "jobs": options.slots,
+                "confinement": confinement,
+                "starts": starts,
+                "seconds": seconds,
+            }
+        )

@@ -61,8 +61,10 @@ class WorkerOptions:
     tls: dict[str, str] | None = None
 
 
-def guard(options: WorkerOptions, say: Callable[[str], None]) -> None:
+def guard(options: WorkerOptions, say: Callable[[str], None]) -> int:
     """Keeps a worker running until SIGTERM or Ctrl-C, then has it leave in good order.
+
+    Returns how often it was started.
 
     Args:
         options: of the worker.
@@ -79,8 +81,10 @@ def guard(options: WorkerOptions, say: Callable[[str], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, leave)
     next_pause = _PAUSE_S
+    starts = 0
     while not stop.is_set():
         started = time.monotonic()
+        starts += 1
         # A session of its own: Ctrl-C goes to the guard alone, which asks the worker to leave.
         child = subprocess.Popen(
             [sys.executable, "-m", __name__, str(os.getpid()), json.dumps(asdict(options))],
@@ -90,12 +94,13 @@ def guard(options: WorkerOptions, say: Callable[[str], None]) -> None:
             child.terminate()
         code = child.wait()
         if stop.is_set() or code == 0:
-            return
+            break
         pause = _PAUSE_S if time.monotonic() - started > _LASTED_S else next_pause
         next_pause = min(2 * pause, _LONGEST_PAUSE_S)
         how = f"signal {-code}" if code < 0 else f"status {code}"
         say(f"the worker ended ({how}); it starts again in {pause:.1f} s")
         stop.wait(pause)
+    return starts
 
 
 def main(arguments: list[str]) -> int:
