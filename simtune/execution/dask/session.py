@@ -129,8 +129,9 @@ class Session:
     def stop(self, numbers: Collection[int]) -> None:
         """Tells workers to give these chunks up."""
         for number in numbers:
+            # The task that follows it ends by itself. It must not be cancelled: those that fetch results
+            # at the same time share one request of Dask's, which would be cancelled for all of them.
             if (entry := self._chunks.pop(number, None)) is not None:
-                entry[1].cancel()
                 entry[0].release()
 
     async def close(self) -> None:
@@ -145,8 +146,9 @@ class Session:
         try:
             payload = await future
         except (distributed.client.FutureCancelledError, distributed.client.FuturesCancelledError):
-            self.lost.set()  # nobody but the end of the connection cancels them
-            self._changed()
+            if number in self._chunks:  # we did not stop it, so it was the end of the connection
+                self.lost.set()
+                self._changed()
             return
         except distributed.KilledWorker:
             self._look_now.set()
