@@ -87,9 +87,9 @@ class DaskExecutor:
             if not isinstance(error, Exception) or isinstance(error, ConfigurationError):
                 raise
             timed_out = isinstance(error, TimeoutError)
+            why = f"{self._driver.problem or 'no answer'} (tried for {connect_s:g} s)" if timed_out else error
             raise ConfigurationError(
-                f"no Dask scheduler answers at {self.address}: "
-                f"{(self._driver.problem or 'timed out') if timed_out else error}",
+                f"no Dask scheduler answers at {self.address}: {why}",
                 "start one there: dask scheduler",
             ) from (None if timed_out else error)
 
