@@ -15,8 +15,13 @@ from execution_helpers import wait_for
 from process_helpers import environment
 
 import simtune
+from simtune.cli.main import cli
 from simtune.errors import ConfigurationError, ExecutorError
 from simtune.testing.jobs import FakeJob, processes_of
+
+
+def run_worker(*arguments: str) -> None:
+    cli.main(["worker", *arguments], standalone_mode=False)
 
 
 def test_no_scheduler(tmp_path: Path) -> None:
@@ -26,6 +31,26 @@ def test_no_scheduler(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=said):
         simtune.DaskExecutor(address, connect_s=0.5)
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("http://head:8786", "unknown address scheme"),
+        ("tcp://head", "missing port"),
+        ("head:port", "invalid literal"),
+        ("head:99999", "no port 99999"),
+    ],
+)
+def test_addresses_that_nobody_can_ever_have(address: str, why: str) -> None:
+    for start in (lambda: simtune.DaskExecutor(address), lambda: run_worker(address)):
+        with pytest.raises(ConfigurationError, match=f"'{address}' is no address of a scheduler: .*{why}"):
+            start()
+
+
+def test_a_plain_address_and_certificates() -> None:
+    with pytest.raises(ConfigurationError, match="tcp://head:8786 is not encrypted"):
+        simtune.DaskExecutor("tcp://head:8786", security={"tls_ca_file": "ca.pem"})
 
 
 def test_no_worker_is_said(tmp_path: Path) -> None:

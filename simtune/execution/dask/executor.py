@@ -18,7 +18,7 @@ from simtune.errors import ConfigurationError
 from simtune.execution.base import Job
 from simtune.execution.courier import Courier, Order
 from simtune.execution.dask.driver import Driver
-from simtune.execution.dask.setup import dask_distributed, security_of
+from simtune.execution.dask.setup import check_address, dask_distributed, security_of
 from simtune.execution.dispatch import Policy, Progress
 from simtune.execution.view import View, WorkerView
 
@@ -46,7 +46,7 @@ class DaskExecutor:
         tell: called with a sentence about what keeps the jobs waiting; by default it is logged.
 
     Raises:
-        ConfigurationError: no scheduler answers there.
+        ConfigurationError: no scheduler answers there, or it is no address of one.
         ToolMissingError: the package `distributed` is missing.
     """
 
@@ -167,6 +167,7 @@ class DaskExecutor:
 def _locate(cluster: Any, security: Any) -> tuple[str, Any]:
     """Address and security of an address, a client or a cluster."""
     if isinstance(cluster, str):
+        check_address(cluster, isinstance(security, Mapping))
         return cluster, security
     address = getattr(cluster, "scheduler_address", None) or getattr(
         getattr(cluster, "scheduler", None), "address", None

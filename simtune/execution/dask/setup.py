@@ -48,3 +48,30 @@ def security_of(files: Mapping[str, str | os.PathLike[str]] | None) -> Any:
         )
     except (TypeError, OSError, ValueError, RuntimeError) as error:
         raise ConfigurationError(f"the files for TLS cannot be used: {error}") from error
+
+
+def check_address(address: str, encrypted: bool = False) -> None:
+    """Refuses what can never be a scheduler's address, since one that is only not up yet is waited for.
+
+    Raises:
+        ConfigurationError: unknown protocol, no port, or a protocol without encryption where it is wanted.
+    """
+    dask_distributed()
+    addressing = importlib.import_module("distributed.comm.addressing")
+    registry = importlib.import_module("distributed.comm.registry")
+    try:
+        scheme, place = addressing.parse_address(address)
+        registry.get_backend(scheme)
+        if scheme in ("tcp", "tls"):
+            _host, port = addressing.parse_host_port(place)
+            if not 0 < port < 65536:
+                raise ValueError(f"there is no port {port}")
+    except ValueError as error:
+        raise ConfigurationError(
+            f"'{address}' is no address of a scheduler: {error}", "write it like tcp://head:8786"
+        ) from None
+    if encrypted and scheme == "tcp":
+        raise ConfigurationError(
+            f"{address} is not encrypted, and files for TLS are given",
+            f"tls://{place}, or leave the files out",
+        )
