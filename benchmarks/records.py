@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast the record store is: groups of outcomes with trials, single commits, look-ups, resume.
+"""How fast the record store is: groups of outcomes with trials, single commits, look-ups, resume, merging.
 
 Trials of a search have a trace (1.3 kB here), those of a batch of objects have none; each has a store of
 its own. Prints one JSON document. Example:
@@ -21,6 +21,7 @@ from pathlib import Path
 from simtune.counters import SCHEMA, Counters
 from simtune.jobs import Outcome, Status
 from simtune.records import Conditions, RecordStore, Run, Simulation, Trial, Workload
+from simtune.records.merge import merge
 
 BATCH = 1000
 SINGLE = 1000
@@ -85,10 +86,10 @@ def measure(path: Path, records: int, seed: int, traces: bool) -> dict[str, floa
             assert store.get_simulation(chosen.choice(keys)) is not None
         lookup_s = time.perf_counter() - start
         size = store.size()
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     with RecordStore(path, create=False) as store:
         found = sum(1 for _ in store.trial_briefs(run.id))
-    resume_s = time.perf_counter() - start
+    resume_s, resume_cpu_s = time.perf_counter() - start, time.process_time() - start_cpu
     assert found == records
     return {
         "outcomes_per_s": records / inserting,
@@ -96,7 +97,23 @@ def measure(path: Path, records: int, seed: int, traces: bool) -> dict[str, floa
         "single_commits_per_s": SINGLE / single_s,
         "lookups_per_s": LOOKUPS / lookup_s,
         "resume_scan_s": resume_s,
+        "resume_scan_cpu_s": resume_cpu_s,
         "bytes_per_record": size / records,
+    }
+
+
+def measure_merge(folder: Path) -> dict[str, float]:
+    """Merges both stores: into a new one, and one into the other, which happens in one transaction."""
+    first, second = folder / "with_traces.db", folder / "without_traces.db"
+    start = time.perf_counter()
+    report = merge([first, second], folder / "merged.db")
+    new_s = time.perf_counter() - start
+    start = time.perf_counter()
+    merge([first], second)
+    return {
+        "rows": sum(report.total.values()),
+        "into_new_s": new_s,
+        "into_existing_s": time.perf_counter() - start,
     }
 
 
@@ -109,10 +126,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to put the store (default: a temporary folder)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        results = {
+        results: dict[str, dict[str, float]] = {
             name: measure(Path(folder) / f"{name}.db", options.records, options.seed, name == "with_traces")
             for name in ("with_traces", "without_traces")
         }
+        results["merge"] = measure_merge(Path(folder))
     conditions = {
         "records": options.records,
         "seed": options.seed,

@@ -3,7 +3,7 @@
 # Sets up all that simtune needs on Debian or Ubuntu: system packages, a virtual environment with
 # pinned wheels, and the native parts. Usage: scripts/setup.sh VENV [tests]
 # With "tests", also what only the tests use: valgrind, QEMU's system mode, llvm-mca, and an sshd that they
-# start themselves.
+# start themselves, and what cuts networks and confines jobs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${1:-.venv}
@@ -26,7 +26,8 @@ case $(dpkg --print-architecture) in
     *) packages+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross) ;;
 esac
 # QEMU's system mode is 70 MB to fetch, 300 MB on the disk, and takes ten seconds to install.
-[ "${2:-}" = tests ] && packages+=(valgrind openssh-client openssh-server llvm qemu-system-misc qemu-system-arm)
+[ "${2:-}" = tests ] && packages+=(valgrind openssh-client openssh-server llvm qemu-system-misc qemu-system-arm
+    bubblewrap iproute2 openssl)
 "$python" -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
 # The accelerator's core is a Python module; an interpreter that was built here brings its own headers.
 "$python" -c 'import os, sysconfig; os.stat(sysconfig.get_paths()["include"] + "/Python.h")' 2>/dev/null ||

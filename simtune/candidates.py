@@ -12,6 +12,7 @@ from simtune.build.expectation import Expectation
 from simtune.build.image import Tensor
 from simtune.counters import Counters
 from simtune.jobs import Outcome, Status
+from simtune.records.model import Trial
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Candidate:
         instruction_limit: cut off after so many instructions, see `Evaluator.straggler_limit`.
         executable: `path` is a whole program, which checks nothing and knows nothing of tensors.
         arguments: command line of an executable.
-        length: predicted instructions for planning, 0 when unknown.
+        length: predicted instructions for planning; 0 leaves it to the evaluator.
+        retry: run again if what the store knows of it is a failure.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class Candidate:
     executable: bool = False
     arguments: tuple[str, ...] = ()
     length: float = 0.0
+    retry: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,29 @@ class Evaluation:
     @property
     def ok(self) -> bool:
         return self.status is Status.OK
+
+    def trial(
+        self, run: str, index: int, candidate: str, trace: str = "", is_reference: bool = False
+    ) -> Trial:
+        """The trial row of this candidate; see `Trial` for the arguments."""
+        return Trial(
+            run,
+            index,
+            candidate,
+            self.status,
+            trace,
+            self.key or None,
+            self.stage,
+            self.error,
+            self.command,
+            self.value,
+            self.predicted_s,
+            None,
+            self.build_s,
+            self.link_s,
+            self.simulate_s,
+            is_reference,
+        )
 
 
 class BestRuns:

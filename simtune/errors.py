@@ -43,3 +43,7 @@ class ToolMissingError(SimtuneError):
 
 class RecordError(SimtuneError):
     """The record store is damaged, foreign, or from a newer simtune."""
+
+
+class ExecutorError(SimtuneError):
+    """Jobs could not be run: what runs them cannot be reached, or a job raised, which none should."""

@@ -8,6 +8,7 @@ simulate` and batch use all go through here.
 from __future__ import annotations
 
 import itertools
+import logging
 import shutil
 import weakref
 from collections.abc import Sequence
@@ -26,16 +27,20 @@ from simtune.execution.base import Executor
 from simtune.execution.local import LocalExecutor
 from simtune.execution.scratch import scratch_folder
 from simtune.jobs import Limits, Outcome, Status
+from simtune.lengths import Lengths
 from simtune.machines.model import Machine
 from simtune.mca import MCA, Mca
 from simtune.pending import PendingEvaluation
 from simtune.predictors.base import ContextualPredictor, Predictor, Session
 from simtune.predictors.objective import Objective
 from simtune.records.committer import Committer
+from simtune.records.model import Conditions
 from simtune.records.store import RecordStore
 from simtune.reproduce import Keeper
 from simtune.simulation import Simulated, SimulationJob
 from simtune.simulators.base import Simulator, models_to_count
+
+_log = logging.getLogger(__name__)
 
 
 class Evaluator:
@@ -47,7 +52,8 @@ class Evaluator:
         executor: where jobs run; a `LocalExecutor` over all usable cores by default. One that is
             given may serve others as well, and is not closed here.
         limits: bounds on each simulation.
-        count: optional models, see `SimJob.count`, and "mca", see `simtune.mca`.
+        count: optional models, see `SimJob.count`, and "mca", see `simtune.mca`; what the predictor
+            was trained on is switched on in any case.
         seed: seed of the kernels' inputs.
         warmup: calls of the kernel before the one that counts.
         straggler_factor: a candidate is cut off after this many times the instructions of the best
@@ -77,6 +83,8 @@ class Evaluator:
                 f"straggler_factor is {straggler_factor}", "give a factor above 1, or None"
             )
         count = models_to_count(simulator, count)
+        counted = {name.partition(":")[0] for name in count}  # a share may follow, as in pipeline:0.5
+        count = (*count, *(name for name in getattr(predictor, "needs", ()) if name not in counted))
         capability = simulator.probe(machine)
         if not capability.available:
             raise ConfigurationError(
@@ -103,6 +111,7 @@ class Evaluator:
         self._own_executor = executor is None
         self._running: set[Future[Any]] = set()
         self._numbers = itertools.count()
+        self._pending: set[Future[Evaluation]] = set()
         self.committer = Committer(store)
         self.scratch = scratch_folder("jobs")
         # Also for an evaluator that nobody closes, such as one whose construction fails below.
@@ -110,6 +119,7 @@ class Evaluator:
         self.machine_digest = machine.digest()
         self._straggler_factor = straggler_factor
         self._best = BestRuns()
+        self.lengths = Lengths()
         self._sessions: dict[tuple[str, ...], Session] = {}
         linker(machine.isa.name)  # compiles the harness now, not inside the first timed job
 
@@ -162,6 +172,8 @@ class Evaluator:
     def submit(self, candidate: Candidate) -> Future[Evaluation]:
         """Queues one candidate. The future never raises for a bad candidate."""
         pending = PendingEvaluation(self, candidate)
+        self._pending.add(pending.future)
+        pending.future.add_done_callback(self._pending.discard)
         pending.start()
         return pending.future
 
@@ -187,15 +199,12 @@ class Evaluator:
         bounds = [b for b in (candidate.instruction_limit, self.limits.instructions) if b is not None]
         return replace(self.limits, instructions=min(bounds, default=None))
 
-    def expected_length(self, plan: Plan | None, candidate: Candidate) -> float:
-        """Predicted instructions: as said, else like the best of its kernel so far; 0 when unknown."""
-        if candidate.length or plan is None:
-            return candidate.length
-        return float(self._best.get(plan.tensors) or 0)
-
-    def note(self, tensors: Sequence[Tensor], outcome: Outcome) -> None:
-        """Learns how long a right candidate of a kernel ran."""
-        self._best.note(tensors, outcome.counters)
+    def note(self, conditions: Conditions, plan: Plan | None, outcome: Outcome) -> None:
+        """Learns how long a right candidate ran."""
+        if plan is not None:
+            self._best.note(plan.tensors, outcome.counters)
+        if outcome.counters is not None and "instructions" in outcome.counters:
+            self.lengths.note(conditions, outcome.counters["instructions"], plan.tensors if plan else ())
 
     def keep(
         self,
@@ -208,9 +217,19 @@ class Evaluator:
         """Keeps a failed candidate; returns the command that repeats it, empty when nothing is kept."""
         if self.keep_failed is None:
             return ""
+        try:
+            return self.keeper.keep(
+                self.keep_failed, candidate, digest, expected, constant, instruction_limit
+            )
+        except OSError as error:  # it cannot be read, or there is no space: no reason to stop
+            _log.warning("%s was not kept: %s", candidate.path, error)
+            return ""
+
+    @property
+    def keeper(self) -> Keeper:
+        """Knows how a run of these settings is repeated."""
         models = (*self.count, *([MCA] if self.mca else []))
-        keeper = Keeper(self.machine, self.simulator.name, self.limits, models, self.seed, self.warmup)
-        return keeper.keep(self.keep_failed, candidate, digest, expected, constant, instruction_limit)
+        return Keeper(self.machine, self.simulator.name, self.limits, models, self.seed, self.warmup)
 
     def value(self, outcome: Outcome, key: str, cached: bool) -> Evaluation:
         """The evaluation of a simulation's outcome."""
@@ -241,9 +260,13 @@ class Evaluator:
         an executor of its own, and removes the scratch folder."""
         if cancel:
             self.cancel()
+        try:
+            # For the candidates, not only for their jobs: what a job found has still to be committed.
+            wait([*self._pending, *self._running])
+        except BaseException:
+            self.cancel()  # Ctrl-C while waiting for the rest
+            raise
         if self._own_executor:
             self.executor.close(cancel=cancel)
-        else:
-            wait(list(self._running))
         self.committer.close()
         shutil.rmtree(self.scratch, ignore_errors=True)

@@ -159,11 +159,11 @@ class PendingEvaluation:
             owner.mca,
             region,
             conditions.content,
-            owner.expected_length(self._plan, candidate),
+            candidate.length or owner.lengths.of(conditions, self._plan.tensors if self._plan else ()),
         )
         attempt = _Attempt(job, conditions, constant)
         known = owner.store.get_simulation(conditions.key, limits.instructions)
-        if known is not None and _still_holds(known, owner.limits):
+        if known is not None and _still_holds(known, owner.limits) and not self._again(known.outcome):
             outcome = known.outcome
             if not outcome.ok and (kept := self._keep(attempt, known.instruction_limit)):
                 # What an earlier run kept may have been removed since.
@@ -200,8 +200,8 @@ class PendingEvaluation:
     def _value(self, attempt: _Attempt, result: Simulated, cached: bool) -> None:
         owner, candidate, artifact = self._owner, self._candidate, self._artifact
         outcome = result.outcome
-        if outcome.ok and self._plan is not None:
-            owner.note(self._plan.tensors, outcome)
+        if outcome.ok:
+            owner.note(attempt.conditions, self._plan, outcome)
         untold = artifact is not None and "prepacked" not in artifact.info
         if (
             outcome.status is Status.WRONG_OUTPUT
@@ -230,6 +230,9 @@ class PendingEvaluation:
                 prepacked=artifact.info.get("prepacked"),
             )
         self._finish(evaluation)
+
+    def _again(self, known: Outcome) -> bool:
+        return self._candidate.retry and not known.ok
 
     def _keep(self, attempt: _Attempt, limit: int | None) -> str:
         digest = attempt.conditions.object_sha256

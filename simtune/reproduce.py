@@ -7,7 +7,7 @@ import contextlib
 import shlex
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from simtune.build.artifact import side_file
@@ -49,10 +49,32 @@ class Keeper:
         folder = keep_folder(root, digest[:16])
         kept = folder / candidate.path.name
         shutil.copy(candidate.path, kept)
+        if not candidate.executable and side_file(candidate.path).exists():
+            shutil.copy(side_file(candidate.path), side_file(kept))
+        if expected is not None:
+            copy = shutil.copy(expected.path, folder / f"{expected.digest[:16]}.expected")
+            expected = replace(expected, path=Path(copy))
+        machine = self._machine_name(folder)
+        moved = replace(candidate, path=kept)
+        return self.command(moved, machine, expected, constant, instruction_limit)
+
+    def command(
+        self,
+        candidate: Candidate,
+        machine: str,
+        expected: Expectation | None = None,
+        constant: bool = False,
+        instruction_limit: int | None = None,
+    ) -> str:
+        """The shell command that runs a candidate again from the files where they are.
+
+        Args:
+            machine: what names the machine on a command line.
+        """
         times = [bound for bound in (self.limits.wall_s, self.limits.cpu_s) if bound is not None]
         memory = self.limits.memory_bytes
         options: dict[str, object] = {
-            "--machine": self._machine_name(folder),
+            "--machine": machine,
             "--simulator": self.simulator,
             "--seed": self.seed,
             "--warmup": self.warmup or None,
@@ -63,15 +85,12 @@ class Keeper:
         if candidate.executable:
             for name in ("--seed", "--warmup"):
                 del options[name]
-        elif side_file(candidate.path).exists():
-            shutil.copy(side_file(candidate.path), side_file(kept))
-        elif candidate.signature:
+        elif candidate.signature and not side_file(candidate.path).exists():
             options["--args"] = ",".join(map(str, candidate.signature))
         if expected is not None:
-            options["--expect"] = shutil.copy(expected.path, folder / f"{expected.digest[:16]}.expected")
-            options |= {"--rtol": expected.rtol, "--atol": expected.atol}
+            options |= {"--expect": expected.path, "--rtol": expected.rtol, "--atol": expected.atol}
             constant = expected.constant
-        command = ["simtune", "simulate", str(kept), *(["--constant"] if constant else [])]
+        command = ["simtune", "simulate", str(candidate.path), *(["--constant"] if constant else [])]
         for name, value in options.items():
             command += [] if value is None else [name, str(value)]
         for model in self.models:

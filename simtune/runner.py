@@ -31,7 +31,7 @@ from simtune.predictors.analytical import AnalyticalPredictor
 from simtune.predictors.base import Predictor
 from simtune.predictors.objective import resolve_objective
 from simtune.records.store import RecordStore, default_store_path
-from simtune.simulators.base import Simulator, get_simulator, models_to_count
+from simtune.simulators.base import Simulator, get_simulator
 
 ms = tvm_setup.load()
 
@@ -222,9 +222,6 @@ class SimulatorRunner(ms.runner.PyRunner):  # type: ignore[misc, name-defined]
         predictor = predictor or AnalyticalPredictor()
         if isinstance(simulator, str):
             simulator = get_simulator(simulator)
-        count = models_to_count(simulator, count)
-        counted = {name.partition(":")[0] for name in count}  # a share may follow, as in pipeline:0.5
-        count = (*count, *(name for name in getattr(predictor, "needs", ()) if name not in counted))
         self.evaluator = Evaluator(
             self.machine,
             simulator,

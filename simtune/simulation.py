@@ -84,6 +84,11 @@ class SimulationJob(PortableJob[Simulated]):
     def length(self) -> float:
         return self.instructions
 
+    @property
+    def needs(self) -> str:
+        estimator = f" {self.mca.name}" if self.mca else ""
+        return f"{self.simulator.name} {self.version} {self.machine.name}{estimator}"
+
     def run(self, site: Site) -> Simulated:
         """Links and simulates."""
         start = time.perf_counter()
@@ -228,7 +233,7 @@ def _check_portable(simulator: Simulator) -> None:
     """An adapter is named on the way, so it must be what that name stands for."""
     hint = "register it under the entry points 'simtune.simulators' on all machines, or run locally"
     try:
-        same = get_simulator(simulator.name)
+        same = _namesake(simulator.name)
     except ConfigurationError as error:
         raise ConfigurationError(
             f"simulator {simulator.name} cannot go to another machine: {error.what}", hint
@@ -239,6 +244,12 @@ def _check_portable(simulator: Simulator) -> None:
         raise ConfigurationError(
             f"simulator {simulator.name} has settings of its own that stay on this machine", hint
         )
+
+
+@lru_cache(maxsize=64)
+def _namesake(name: str) -> Simulator:
+    """What the name stands for; looking it up takes milliseconds, and every job asks."""
+    return get_simulator(name)
 
 
 def _machine_file(machine: Machine) -> Path:

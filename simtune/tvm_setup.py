@@ -10,6 +10,7 @@ import inspect
 import os
 import sys
 import types
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -22,23 +23,35 @@ PINNED = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}
 
 
 @lru_cache(maxsize=1)
-def check_pair() -> None:
-    """Refuses a TVM whose ffi library would crash.
-
-    Raises:
-        ConfigurationError: naming what is installed and the command that mends it.
-    """
+def installed() -> dict[str, str]:
+    """The versions of the pair that are installed here, "nothing" for a package that is not."""
     found = {}
     for package in PINNED:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "nothing"
+    return found
+
+
+def in_words(versions: Mapping[str, str]) -> str:
+    """The pair for messages."""
+    return ", ".join(f"{name} {what}" for name, what in versions.items())
+
+
+@lru_cache(maxsize=1)
+def check_pair() -> None:
+    """Refuses a TVM whose ffi library would crash.
+
+    Raises:
+        ConfigurationError: naming what is installed and the command that mends it.
+    """
+    found = installed()
     if found != PINNED:
-        have = ", ".join(f"{name} {what}" for name, what in found.items())
         pins = " ".join(f"{name}=={what}" for name, what in PINNED.items())
         raise ConfigurationError(
-            f"simtune needs exactly {pins}, and found {have}; other pairs crash", f"pip install {pins}"
+            f"simtune needs exactly {pins}, and found {in_words(found)}; other pairs crash",
+            f"pip install {pins}",
         )
 
 

@@ -112,3 +112,23 @@ def test_the_benchmark_covers_the_kinds_of_kernels(monkeypatch: pytest.MonkeyPat
     assert {"matmul", "depthwise", "softmax"} <= set(kinds)
     assert len({parse(name).name for name in predictors.WORKLOADS}) == len(kinds)
     assert np.unique([parse(name).kind for name in predictors.QUICK]).size >= 3
+
+
+def test_simulated_cluster_is_as_fast_as_its_slowest_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation = module("simulated_cluster", monkeypatch)
+
+    def run(slots: int, driver_job: float, **more: Any) -> dict[str, Any]:
+        costs = simulation.Costs(submit=0.0, job=driver_job, chunk=0.0, task=0.0, latency=0.0)
+        count = 40 * slots
+        return simulation.SimulatedCluster(costs, slots // 4, 4, [0.5] * count, [1.0] * count, **more).run()
+
+    free = run(100, 0.0)
+    assert free["busy_steady"] == pytest.approx(1.0)
+    assert free["jobs_per_s"] == pytest.approx(200, rel=0.05)
+    saturated = run(400, 0.002)  # 800 jobs a second would be needed, and 500 is what the driver can do
+    assert saturated["jobs_per_s"] == pytest.approx(500, rel=0.05)
+    assert saturated["driver_busy"] > 0.95
+    dying = run(100, 0.0, lifetime=20.0, back=5.0)  # `run` asserts that every job ends exactly once
+    assert dying["losses"] > 10
+    assert dying["retries"] > 10
+    assert 0.3 < dying["busy"] < 0.9

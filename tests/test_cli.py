@@ -92,7 +92,7 @@ def test_completion(shell: str, tmp_path: Path) -> None:
     done = simtune(cwd=tmp_path, _SIMTUNE_COMPLETE=f"{shell}_source")
     assert "_SIMTUNE_COMPLETE" in done.stdout, done.stderr
     if shell == "bash":
-        words = {"COMP_WORDS": "simtune wor", "COMP_CWORD": "1"}
+        words = {"COMP_WORDS": "simtune workl", "COMP_CWORD": "1"}
         done = simtune(cwd=tmp_path, _SIMTUNE_COMPLETE="bash_complete", **words)
         assert done.stdout == "plain,workloads\n"
 

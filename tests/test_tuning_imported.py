@@ -16,7 +16,9 @@ from simtune.cli.main import cli
 from simtune.dataset import load_dataset
 from simtune.errors import InputFileError
 from simtune.records import RecordStore
-from simtune.tuning.imported import RECORDS, WORKLOADS, import_tvm
+from simtune.records.tvm_format import RECORD_FILE as RECORDS
+from simtune.records.tvm_format import WORKLOAD_FILE as WORKLOADS
+from simtune.tuning.imported import import_tvm
 
 DATA = Path(__file__).resolve().parents[1] / "benchmarks" / "data" / "gem5" / "u74-like-minor"
 

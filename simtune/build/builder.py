@@ -15,8 +15,10 @@ from typing import Any
 
 from simtune import tvm_setup
 from simtune.build.artifact import write_side_file
+from simtune.build.job import BuildJob
 from simtune.build.kept import keep_module
 from simtune.build.pool import BuildPool, BuildReply, BuildRequest
+from simtune.execution.base import Executor, run_all
 from simtune.execution.capacity import usable_cores
 from simtune.execution.scratch import scratch_folder
 
@@ -44,6 +46,9 @@ class Builder(ms.builder.PyBuilder):  # type: ignore[misc, name-defined]
         memory_bytes: a worker that has grown beyond is replaced.
         keep_failed: folder that keeps modules which could not be built; the error message then ends
             with the command that builds such a module again.
+        executor: builds where it runs its jobs, in workers of those machines, whose TVM must be of
+            the same version; `workers` and `memory_bytes` then mean nothing. It may serve others as
+            well, and is not closed here.
     """
 
     def __init__(
@@ -52,12 +57,14 @@ class Builder(ms.builder.PyBuilder):  # type: ignore[misc, name-defined]
         timeout_s: float = 60.0,
         memory_bytes: int = 1 << 30,
         keep_failed: Path | None = None,
+        executor: Executor | None = None,
     ) -> None:
         super().__init__()
         self.keep_failed = keep_failed
-        self.workers = workers or usable_cores()
         self.wall_s = 0.0
-        self.pool = BuildPool(self.workers, timeout_s, memory_bytes)
+        self.timeout_s = timeout_s
+        self.executor = executor
+        self.pool = BuildPool(workers or usable_cores(), timeout_s, memory_bytes)
         self.folder = scratch_folder("build")
         # Not __del__: TVM may hold the object beyond the interpreter's life.
         atexit.register(_close, weakref.ref(self))
@@ -72,10 +79,23 @@ class Builder(ms.builder.PyBuilder):  # type: ignore[misc, name-defined]
             BuildRequest(save_json(item.mod), json.dumps(_plain_target(item.target)), path)
             for item, path in zip(build_inputs, paths, strict=True)
         ]
-        replies = self.pool.build(requests)
+        replies = self._remotely(requests, self.executor) if self.executor else self.pool.build(requests)
         results = [self._result(request, reply) for request, reply in zip(requests, replies, strict=True)]
         self.wall_s += time.perf_counter() - start
         return results
+
+    def _remotely(self, requests: list[BuildRequest], executor: Executor) -> list[BuildReply]:
+        jobs = [BuildJob(item.module_json, item.target_json, self.timeout_s) for item in requests]
+        replies = []
+        for request, built in zip(requests, run_all(executor, jobs), strict=True):
+            reply = BuildReply(dict(built.info), built.error, built.seconds)
+            if not built.error:
+                try:
+                    request.path.write_bytes(built.code)
+                except OSError as error:  # such as a full disk
+                    reply = BuildReply({}, f"cannot write the object: {error}", built.seconds)
+            replies.append(reply)
+        return replies
 
     def _result(self, request: BuildRequest, reply: BuildReply) -> Any:
         path = request.path

@@ -53,6 +53,25 @@ class _Section:
     info: int
 
 
+def is_program(head: bytes) -> bool:
+    """Whether a file that starts so (18 bytes at least) is a linked ELF file, static or not."""
+    return head[:4] == b"\x7fELF" and int.from_bytes(head[16:18], "little") in (_EXEC, _DYN)
+
+
+def is_static_program(head: bytes) -> bool:
+    """Whether a file that starts so (4 KiB, or all of it) is a program that needs no loader.
+
+    Position-independent ones are left out: they cannot be told from shared libraries.
+    """
+    try:
+        header = _HEADER.unpack_from(head)
+        at, size, number = header[5], header[9], header[10]
+        kinds = {_SEGMENT.unpack_from(head, at + i * size)[0] for i in range(number)}
+    except struct.error:
+        return False
+    return head[:6] == b"\x7fELF\x02\x01" and header[1] == _EXEC and _PT_INTERP not in kinds
+
+
 class Elf:
     """One ELF file in memory.
 

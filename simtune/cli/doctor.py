@@ -182,6 +182,7 @@ def _extras() -> Iterator[Finding]:
     for module, what, extra in (
         ("pyarrow", "Parquet export", "parquet"),
         ("xgboost", "TVM's xgb cost model", "xgb"),
+        ("distributed", "running jobs on a Dask cluster", "cluster"),
     ):
         present = importlib.util.find_spec(module) is not None
         yield Finding(
@@ -191,6 +192,12 @@ def _extras() -> Iterator[Finding]:
             f"pip install 'simtune[{extra}]'",
             False,
         )
+    from simtune.execution.confine import bubblewrap
+
+    try:
+        yield Finding("sandbox for candidates", True, bubblewrap(), needed=False)
+    except SimtuneError as error:
+        yield Finding("sandbox for candidates", False, error.what, error.hint, needed=False)
     from simtune.mca import INSTALL, find
 
     try:

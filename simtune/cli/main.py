@@ -14,6 +14,7 @@ from simtune.errors import SimtuneError
 
 #: verb -> one-line help; each verb is `simtune.cli.<verb>:command`.
 VERBS = {
+    "batch": "Simulate many files, here or on a cluster.",
     "breakeven": "How many simulators at once do the work of one board.",
     "calibrate": "Fit a machine file to native measurements.",
     "collect": "Collect candidates with counters and native times, to train predictors.",
@@ -29,6 +30,7 @@ VERBS = {
     "train": "Learn a predictor from native times.",
     "tune": "Tune a workload for a machine, in simulation.",
     "vta": "The Versatile Tensor Accelerator: layers, spaces, programs.",
+    "worker": "Run jobs for drivers elsewhere, through a Dask scheduler.",
     "workloads": "List the named and parametric workloads.",
 }
 

@@ -16,6 +16,7 @@ from simtune.cli.output import count, emit_json, json_option, make_pairs, make_t
 from simtune.cli.stored import find_trial, records_option
 from simtune.counters import spec_of
 from simtune.records.model import Run, Simulation, Trial
+from simtune.records.origins import origin_of
 from simtune.records.points import config_of
 from simtune.records.store import RecordStore, open_existing
 
@@ -137,7 +138,8 @@ def _failure(store: RecordStore, trial: Trial) -> dict[str, Any]:
     """Where and why a trial failed; after its build, the simulation knows."""
     simulation = store.simulation(trial.simulation) if trial.simulation and not trial.error else None
     outcome = simulation.outcome if simulation else None
-    return {
+    origin = origin_of(trial)
+    return ({"job": str(origin)} if origin else {}) | {
         "index": trial.index,
         "status": str(trial.status),
         "stage": trial.stage or (outcome.stage if outcome else ""),
@@ -170,9 +172,10 @@ def _show_run(data: dict[str, Any]) -> None:
     if data["failures"]:
         failed = make_table("trial", "status", "stage", "error", title="failed trials")
         for failure in data["failures"][:20]:
-            last = failure["error"].strip().splitlines()[-1:]
+            last = failure["error"].partition("\n  next: ")[0].strip().splitlines()[-1:]
+            error = ": ".join(filter(None, [failure.get("job", ""), *last]))
             failed.add_row(
-                f"{data['id']}:{failure['index']}", failure["status"], failure["stage"], escape("".join(last))
+                f"{data['id']}:{failure['index']}", failure["status"], failure["stage"], escape(error)
             )
         print_out(failed)
         if len(data["failures"]) > 20:
@@ -183,6 +186,8 @@ def _show_trial(run: Run, trial: Trial, simulation: Simulation | None) -> None:
     table = make_pairs(
         f"trial {run.id}:{trial.index}" + (" (TVM's default schedule)" if trial.is_reference else "")
     )
+    if (origin := origin_of(trial)) is not None:
+        table.add_row("job", escape(str(origin)))
     table.add_row("candidate", trial.candidate)
     for knob, setting in (config_of(trial) or {}).items():
         table.add_row(f"knob {escape(knob)}", str(setting))

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from simtune.cli.counting import count_option, models_from, timeout_option, warmup_option
+from simtune.cli.executing import ExecutorChoice, executor_options
 from simtune.cli.output import emit_json, json_option, seconds
 from simtune.cli.train import features_option
 from simtune.errors import SimtuneError
@@ -44,9 +45,7 @@ from simtune.machines.model import Machine
     show_default=True,
     help="latency, energy, a counter, or an expression over counters.",
 )
-@click.option(
-    "--jobs", "-j", type=click.IntRange(1), help="Builds and simulations at once  [default: all usable cores]"
-)
+@executor_options
 @click.option(
     "--seed",
     type=click.IntRange(0),
@@ -115,7 +114,7 @@ def command(
     simulator: str,
     predictor: Path | None,
     objective: str,
-    jobs: int | None,
+    executor: ExecutorChoice,
     seed: int,
     batch: int,
     search_threads: int,
@@ -165,6 +164,7 @@ def command(
     from simtune.tuning.workloads import parse
 
     # Cheap checks first: a typing error must not wait for TVM's import.
+    executor.check()
     parse_target(target)
     if measure_top is not None:
         top_count(measure_top, trials)
@@ -175,7 +175,10 @@ def command(
         load_predictor(predictor, loaded)
     store_path = records or default_store_path()
     store_path.parent.mkdir(parents=True, exist_ok=True)
-    with make_observer(parsed.name, loaded.name, quiet=as_json) as observer:
+    with (
+        executor.elsewhere() as elsewhere,
+        make_observer(parsed.name, loaded.name, quiet=as_json) as observer,
+    ):
         from simtune.tuning.tune import Search, tune
 
         result = tune(
@@ -188,7 +191,8 @@ def command(
             objective=objective,
             seed=seed,
             search=Search(batch=batch, threads=search_threads),
-            jobs=jobs,
+            jobs=executor.jobs,
+            executor=elsewhere,
             limits=Limits(wall_s=timeout, cpu_s=timeout),
             count=models_from(models, simulator, optional),
             warmup=warmup,

@@ -20,7 +20,7 @@ BATCH = 4
 #: Options of `simtune tune` that mean nothing here.
 _FOREIGN = (
     "simulator", "predictor", "objective", "search_threads", "straggler", "warmup", "models", "optional",
-    "timeout", "measure_top", "target",
+    "timeout", "measure_top", "target", "executor", "scheduler", "tls_ca_file", "tls_cert", "tls_key",
 )  # fmt: skip
 
 

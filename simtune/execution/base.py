@@ -61,6 +61,12 @@ class PortableJob(Job[R]):
     Its class lives in a module that the other machine can import by name.
     """
 
+    @property
+    def needs(self) -> str:
+        """What a machine must have for it, in any words: a machine that refuses a job gets no other
+        one with the same needs."""
+        return ""
+
     @abstractmethod
     def files(self) -> Mapping[str, Path]:
         """Files of this machine that it reads, by names of its own."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import platform
 import shutil
 import tempfile
 import threading
@@ -18,6 +19,7 @@ from typing import Any, Self, TypeVar
 from simtune.execution.base import Job, Site
 from simtune.execution.capacity import slots
 from simtune.execution.scratch import scratch_folder
+from simtune.execution.view import View, WorkerView
 
 R = TypeVar("R")
 
@@ -69,6 +71,7 @@ class LocalExecutor(_Local):
         self._threads: list[threading.Thread] = []
         self._unfinished: dict[Future[Any], threading.Event] = {}
         self._closed = False
+        self._done = 0
         self._lock = threading.Lock()
 
     def submit(self, job: Job[R]) -> Future[R]:
@@ -116,9 +119,18 @@ class LocalExecutor(_Local):
         self._threads.append(thread)
         thread.start()
 
+    def view(self) -> View:
+        """This machine as the only worker."""
+        with self._lock:
+            unfinished, done = list(self._unfinished), self._done
+        running = sum(future.running() for future in unfinished)
+        here = WorkerView("local", platform.node(), self._capacity, running, done=done)
+        return View((here,), waiting=len(unfinished) - running, done=done)
+
     def _forget(self, future: Future[Any]) -> None:
         with self._lock:
             self._unfinished.pop(future, None)
+            self._done += not future.cancelled()
 
 
 class InlineExecutor(_Local):
@@ -143,6 +155,10 @@ class InlineExecutor(_Local):
 
     def cancel(self, futures: Collection[Future[Any]] | None = None) -> None:
         """Nothing waits or runs when the caller has the word."""
+
+    def view(self) -> View:
+        """One slot, which is free whenever somebody can look."""
+        return View((WorkerView("inline", platform.node(), 1, 0),))
 
     def close(self, cancel: bool = False) -> None:
         self._closed = True

@@ -14,12 +14,13 @@ import select
 import signal
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
 from simtune import native
 from simtune.errors import ToolMissingError
+from simtune.execution.confine import Confinement, confinement, sandboxed
 from simtune.jobs import Limits
 
 #: How soon a cancellation is noticed. An Event cannot be polled together with a descriptor.
@@ -37,6 +38,7 @@ class Command:
         limits: bounds on the tree; `limits.instructions` is not the supervisor's business.
         fixed_layout: switches address randomisation off, so that simulators that count by
             address give the same counts each time.
+        confined: holds `simtune.execution.confine` against it; False for tools of ours, such as ssh.
     """
 
     argv: tuple[str, ...]
@@ -44,6 +46,7 @@ class Command:
     cwd: Path | None = None
     limits: Limits = field(default_factory=Limits)
     fixed_layout: bool = True
+    confined: bool = True
 
 
 class Ending(StrEnum):
@@ -71,6 +74,7 @@ class Completed:
         peak_rss: bytes; the larger of the largest process and the sampled sum of the tree.
         stdout, stderr: the last 64 KiB and 16 KiB; with LAUNCH_FAILED, `stderr` is the reason.
         leftovers: processes that outlived the main process by themselves, and were killed.
+        offline: it ran without network.
     """
 
     ending: Ending
@@ -82,6 +86,7 @@ class Completed:
     stdout: bytes = b""
     stderr: bytes = b""
     leftovers: int = 0
+    offline: bool = False
 
     @property
     def ok(self) -> bool:
@@ -112,13 +117,16 @@ def run(command: Command, cancel: threading.Event | None = None) -> Completed:
         cancel: once set, the tree is killed and the ending is CANCELLED.
 
     Raises:
-        ToolMissingError: the launcher cannot be built.
+        ToolMissingError: the launcher cannot be built, or a sandbox is wanted that is not here.
     """
     if cancel is not None and cancel.is_set():
         return Completed(Ending.CANCELLED)
     if problem := _unusable(command):
         return Completed(Ending.LAUNCH_FAILED, stderr=problem.encode(errors="replace"))
-    argv = [os.fspath(launcher()), *_options(command), "--", *command.argv]
+    bounds = confinement() if command.confined else Confinement()
+    inner = sandboxed(command.argv, command.cwd) if bounds.sandbox else command.argv
+    options = [*_options(command), *(["network=off"] if not bounds.network else [])]
+    argv = [os.fspath(launcher()), *options, "--", *inner]
     reader, writer = os.pipe()
     pid = 0
     try:
@@ -134,7 +142,43 @@ def run(command: Command, cancel: threading.Event | None = None) -> Completed:
         # nobody listens to kills its tree before it exits.
         os.close(reader)
         status = _wait(pid) if pid else 0
-    return _parse(report, status)
+    done = _parse(report, status)
+    return _seen_through(done, command.limits) if bounds.sandbox else done
+
+
+def check_confinement() -> str:
+    """Tries what the environment asks for, and says in a sentence what jobs cannot reach here.
+
+    Raises:
+        ConfigurationError: a variable of the environment holds something else than it may.
+        ToolMissingError: a sandbox is wanted that is not here, or does not work.
+    """
+    wanted = confinement()
+    done = run(Command(("true",), limits=Limits(wall_s=10.0)))
+    if wanted.sandbox and not done.ok:
+        raise ToolMissingError(
+            f"bubblewrap does not work here: {done.stderr.decode(errors='replace').strip()}",
+            "allow user namespaces, or go without the sandbox",
+        )
+    if wanted.network:
+        network = "jobs can reach the network"
+    elif done.offline:
+        network = "jobs cannot reach the network"
+    else:
+        network = "jobs can reach the network: the kernel refuses them one of their own"
+    return f"{network}, and run in bubblewrap" if wanted.sandbox else network
+
+
+def _seen_through(done: Completed, limits: Limits) -> Completed:
+    """A sandbox tells of a signal that ended the job as shells do; what it says is the job's own ending."""
+    if done.ending is not Ending.EXITED or done.exit_code is None or done.exit_code <= 128:
+        return done
+    number = done.exit_code - 128
+    by_clock = number == signal.SIGXCPU or (
+        number == signal.SIGKILL and limits.cpu_s is not None and done.cpu_s >= limits.cpu_s
+    )
+    ending = Ending.CPU_TIMEOUT if by_clock else Ending.SIGNALED
+    return replace(done, ending=ending, exit_code=None, signal=number)
 
 
 def _unusable(command: Command) -> str:
@@ -244,4 +288,5 @@ def _parse(report: bytes, status: int) -> Completed:
         stdout=tails[:split],
         stderr=tails[split:],
         leftovers=int(values["leftovers"]),
+        offline=values["network"] == "off",
     )

@@ -110,7 +110,7 @@ class RpcTarget(Closing):
         question, answer = folder / "job.json", folder / "reply.json"
         question.write_text(json.dumps({**self._server, "patience_s": self._patience_s, **job}))
         argv = (sys.executable, "-m", "simtune.measure.rpc_client", str(question), str(answer))
-        done = run(Command(argv, limits=Limits(wall_s, None, None)), cancel)
+        done = run(Command(argv, limits=Limits(wall_s, None, None), confined=False), cancel)
         try:
             reply: dict[str, Any] = json.loads(answer.read_text())
             return reply

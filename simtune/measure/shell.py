@@ -142,7 +142,7 @@ class RemoteShell:
             late=_LATE,
         )
         outer = Limits(seconds + _PATIENCE_S, None, None, limits.output_bytes, None)
-        done = run(Command(tuple(self._argv(script)), limits=outer), cancel)
+        done = run(Command(tuple(self._argv(script)), limits=outer, confined=False), cancel)
         code = done.exit_code
         if done.ending is not Ending.EXITED or code is None or code == _LOST:
             error = done.stderr.decode(errors="replace").strip()[-500:]

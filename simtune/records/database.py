@@ -200,9 +200,18 @@ def translated(name: str) -> Iterator[None]:
         raise _explain(name, error) from error
 
 
+def _no_room(name: str) -> bool:
+    try:
+        disk = os.statvfs(os.path.dirname(os.path.abspath(name)))
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < 64 << 10
+
+
 def _explain(name: str, error: sqlite3.Error) -> RecordError:
     text = str(error)
-    if "disk is full" in text:
+    # Without room for its files beside the store, SQLite says that input or output failed.
+    if "disk is full" in text or ("disk I/O" in text and _no_room(name)):
         return RecordError(
             f"{name}: the disk is full; everything committed before is safe",
             "free some space and run the same command again: finished jobs do not rerun",

@@ -248,7 +248,7 @@ def _fold(
         else:
             if resolution.contradictions(table, old, row):
                 conflict(table, old, row)
-            if resolution.order(table, row) <= resolution.order(table, old):
+            if not resolution.decide(table, row, old)[0]:
                 continue
             replaced += 1
         present[key] = written[key] = row
@@ -257,20 +257,11 @@ def _fold(
 
 
 def _note(report: MergeReport, table: Table, old: Row, old_from: str, new: Row, new_from: str) -> None:
-    if resolution.order(table, new) > resolution.order(table, old):
-        kept, lost, kept_from, lost_from = new, old, new_from, old_from
-    else:
-        kept, lost, kept_from, lost_from = old, new, old_from, new_from
-    report.conflicts.append(
-        Conflict(
-            table.name,
-            table.name_of(kept),
-            kept_from,
-            lost_from,
-            resolution.reason(table, kept, lost),
-            resolution.contradictions(table, kept, lost),
-        )
-    )
+    new_stays, reason = resolution.decide(table, new, old)
+    kept, lost = (new, old) if new_stays else (old, new)
+    stores = (new_from, old_from) if new_stays else (old_from, new_from)
+    differs = resolution.contradictions(table, kept, lost)
+    report.conflicts.append(Conflict(table.name, table.name_of(kept), *stores, reason, differs))
 
 
 def _origin(sources: Sequence[_Source], table: Table, row: Row) -> str:

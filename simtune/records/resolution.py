@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which of two rows with the same key stays, and whether they contradict each other.
 
-`order` is a total order over the versions of a row, a function of their content alone: not of the
-store they come from, nor of who was first. The version that stays is the largest, and a maximum is
-associative, commutative and idempotent, hence so is merging. The criteria, the first that decides:
+`decide` is a total order over the versions of a row, by their content alone: not by the store they
+come from, nor by who was first. The version that stays is the largest, and a maximum is associative,
+commutative and idempotent, hence so is merging. The criteria, the first that decides:
 
 - simulation: the outcome that says more (a definite one over a timeout, a timeout under more
   instructions over one under fewer, anything over an infrastructure failure: the rule of
@@ -103,20 +103,15 @@ _MUST_AGREE: Mapping[str, tuple[str, ...]] = {
 _NUMBERS = ("simulation", "value", "predicted_s", "measured_s")
 
 
-def order(table: Table, row: Row) -> tuple[Any, ...]:
-    """A sort key; the largest version of a row stays, see above."""
-    fields = _fields(table, row)
-    criteria = tuple(criterion(fields) for _, criterion in _CRITERIA.get(table.name, ()))
-    return (*criteria, table.content([fields[column] for column in table.columns]))
-
-
-def reason(table: Table, kept: Row, lost: Row) -> str:
-    """Why `kept` stays."""
-    one, other = _fields(table, kept), _fields(table, lost)
+def decide(table: Table, one: Row, other: Row) -> tuple[bool, str]:
+    """Whether `one` stays rather than `other`, and why the one that stays does; False for equal content."""
+    mine, theirs = _fields(table, one), _fields(table, other)
     for text, criterion in _CRITERIA.get(table.name, ()):
-        if criterion(one) != criterion(other):
-            return text
-    return _BY_CONTENT
+        left, right = criterion(mine), criterion(theirs)
+        if left != right:
+            return left > right, text
+    contents = (table.content([fields[column] for column in table.columns]) for fields in (mine, theirs))
+    return next(contents) > next(contents), _BY_CONTENT
 
 
 def contradictions(table: Table, kept: Row, lost: Row) -> dict[str, tuple[Any, Any]]:
@@ -136,6 +131,8 @@ def contradictions(table: Table, kept: Row, lost: Row) -> dict[str, tuple[Any, A
 def _of_results(one: Fields, other: Fields) -> dict[str, tuple[Any, Any]]:
     found = _differing(one, other, _RESULT)
     for prefix, column in (("counters.", "counters"), ("output.", "output")):
+        if one[column] == other[column]:
+            continue
         mine, theirs = (json.loads(fields[column] or "{}") for fields in (one, other))
         names = [name for name in sorted({*mine, *theirs}) if name.partition(".")[0] not in _OF_THE_HOST]
         for name in names:

@@ -8,11 +8,12 @@ inside `RecordStore.batch`. Stores belong on a local file system, since WAL does
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from simtune.records.model import (
     TrialBrief,
     Workload,
 )
+from simtune.records.origins import Origin
 from simtune.records.session import Session
 
 _log = logging.getLogger(__name__)
@@ -224,6 +226,19 @@ class RecordStore(Session):
         for row in self.scan(sql, "simulation.rowid", filters):
             yield self.decode(tables.SIMULATION, rows.simulation_from, row[1:])
 
+    def recent_simulations(self, machine_digest: str, number: int = 2000) -> list[Simulation]:
+        """Those of a machine among the newest `number`, the newest first; damaged ones are left out."""
+        found = self.query(
+            f"SELECT {tables.SIMULATION.select} FROM simulation ORDER BY rowid DESC LIMIT ?", (number,)
+        )
+        digest = tables.SIMULATION.columns.index("machine_digest")
+        simulations = []
+        for row in found:
+            if row[digest] == machine_digest:
+                with contextlib.suppress(RecordError):
+                    simulations.append(self.decode(tables.SIMULATION, rows.simulation_from, row))
+        return simulations
+
     # Trials -----------------------------------------------------------------------------------
 
     def put_trial(self, trial: Trial) -> None:
@@ -261,13 +276,30 @@ class RecordStore(Session):
     def trial_briefs(self, run: str) -> Iterator[TrialBrief]:
         """The trials of a run by index, in brief: what resume has to read."""
         sql = "SELECT idx, candidate, status, value, simulation, is_reference FROM trial"
-        for index, candidate, status, value, simulation, is_reference in self.scan(sql, "idx", {"run": run}):
+        for row in self.scan(sql, "idx", {"run": run}):
+            yield self._brief(run, row)
+
+    def trial_origins(self, run: str) -> Iterator[tuple[TrialBrief, Origin | None]]:
+        """The trials of a batch by index, in brief, with where they come from if that is legible."""
+        sql = (
+            "SELECT idx, candidate, status, value, simulation, is_reference, json"
+            " FROM trial LEFT JOIN trace ON trace.id = trial.trace"
+        )
+        for row in self.scan(sql, "idx", {"run": run}):
             try:
-                yield TrialBrief(
-                    index, candidate, Status(status), _number(value), simulation, bool(is_reference)
-                )
-            except ValueError:
-                raise self.damaged(f"trial {run}:{index}") from None
+                origin = None if row[6] is None else Origin.from_json(rows.unpack(row[6]))
+            except rows.DECODE_ERRORS:
+                origin = None
+            yield self._brief(run, row[:6]), origin
+
+    def _brief(self, run: str, row: Sequence[Any]) -> TrialBrief:
+        index, candidate, status, value, simulation, is_reference = row
+        try:
+            return TrialBrief(
+                index, candidate, Status(status), _number(value), simulation, bool(is_reference)
+            )
+        except ValueError:
+            raise self.damaged(f"trial {run}:{index}") from None
 
     def trial(self, run: str, index: int) -> Trial | None:
         """One trial, or None."""

@@ -17,6 +17,7 @@ from simtune.machines.model import Machine
 from simtune.predictors.analytical import AnalyticalPredictor
 from simtune.predictors.objective import resolve_objective
 from simtune.records.model import Run, Simulation, Trial, Workload
+from simtune.records.origins import is_batch, origin_of
 from simtune.records.points import config_of, is_template, reason_of
 from simtune.records.store import RecordStore
 
@@ -57,6 +58,7 @@ class Report:
         knobs: of a template space: names and values; empty for a run of another kind.
         configs: of a template space: the configuration by trial index.
         codes: of a template space: "" or the code of every point, where they could be found out.
+        jobs: of a batch: what the trials simulated, by trial index.
     """
 
     run: Run
@@ -78,6 +80,12 @@ class Report:
     knobs: tuple[tuple[str, tuple[int, ...]], ...] = ()
     configs: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     codes: tuple[str, ...] = ()
+    jobs: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether the run simulated given candidates instead of searching."""
+        return is_batch(self.run)
 
     @property
     def is_template(self) -> bool:
@@ -212,6 +220,7 @@ def collect(
         simulators=tuple(sorted({_simulator(simulation) for simulation in simulations.values()})),
         knobs=_knobs(run) if template else (),
         configs=configs,
+        jobs={trial.index: str(origin) for trial in stored if (origin := origin_of(trial))},
         codes=() if not template else _codes(store, run) if codes is None else tuple(codes),
     )
     return replace(report, measured=_measured(store, report))

@@ -11,6 +11,7 @@ import numpy as np
 from simtune.counters import Counters, spec_of
 from simtune.records.model import Trial
 from simtune.report import style
+from simtune.report.batch import distribution
 from simtune.report.compare import bars, cache, cycles, mix
 from simtune.report.data import Report, value_of
 from simtune.report.space import space_map
@@ -28,6 +29,7 @@ def draw(report: Report) -> dict[str, Any]:
     """All figures that this run has the data for, by name, in the order of the page."""
     drawings: dict[str, Callable[[Report], Any]] = {
         "progress": progress,
+        "distribution": distribution,
         "map": space_map,
         "counters": counters,
         "mix": mix,
@@ -43,7 +45,7 @@ def draw(report: Report) -> dict[str, Any]:
 
 def progress(report: Report) -> Any:
     """Every trial and the best so far; below, failures at their place by status."""
-    if not report.trials:
+    if not report.trials or report.is_batch:  # a batch's order means nothing
         return None
     valid = report.valid
     kinds = report.reasons

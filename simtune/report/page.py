@@ -9,7 +9,7 @@ from typing import Any
 
 from simtune.jobs import Status
 from simtune.records.model import RunState
-from simtune.report import tables
+from simtune.report import batch, tables
 from simtune.report.css import style_sheet
 from simtune.report.data import SAMPLE, Report, value_of
 from simtune.report.style import to_svg
@@ -23,18 +23,22 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 def page(report: Report, figures: Mapping[str, Any]) -> str:
     """The whole page as text."""
     title = f"{report.workload.name} on {report.run.machine}"
-    sections = [
-        _head(report),
-        _progress(report, figures),
-        _map(report, figures),
-        _schedules(report, figures),
-        _counters(report, figures),
-        _failures(report),
-        _time(report, figures),
-        _top(report),
-        _trace(report),
-        _conditions(report),
-    ]
+    sections = (
+        _of_batch(report, figures)
+        if report.is_batch
+        else [
+            _head(report),
+            _progress(report, figures),
+            _map(report, figures),
+            _schedules(report, figures),
+            _counters(report, figures),
+            _failures(report),
+            _time(report, figures),
+            _top(report),
+            _trace(report),
+            _conditions(report),
+        ]
+    )
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -54,6 +58,18 @@ def page(report: Report, figures: Mapping[str, Any]) -> str:
 </body>
 </html>
 """
+
+
+def _of_batch(report: Report, figures: Mapping[str, Any]) -> list[str]:
+    return [
+        _head(report),
+        batch.times(figures),
+        _failures(report),
+        _counters(report, figures),
+        _time(report, figures),
+        batch.fastest(report),
+        _conditions(report),
+    ]
 
 
 def _origin(report: Report) -> str:
@@ -77,14 +93,20 @@ def _head(report: Report) -> str:
     # A run that was killed stays "running" in the store.
     states = {RunState.FINISHED: "", RunState.RUNNING: ", not finished"}
     state = states.get(run.state, f", run {run.state}")
-    lead = f"on {run.machine}, {number} {'trial' if number == 1 else 'trials'}, {failed} failed{state}"
+    name = "job" if report.is_batch else "trial"
+    lead = f"on {run.machine}, {number} {name if number == 1 else name + 's'}, {failed} failed{state}"
+    result = batch.head(report) if report.is_batch else _results(report)
     return f"""<header>
 <h1>{escape(report.workload.name)}</h1>
 <p class="lead">{escape(lead)} · {escape(moment(run.started))} · run {escape(run.id)}</p>
 <div class="result">
-{_gain(report)}{_result(report, "best", report.best)}{_default(report)}</div>
+{result}</div>
 </header>
 """
+
+
+def _results(report: Report) -> str:
+    return f"{_gain(report)}{_result(report, 'best', report.best)}{_default(report)}"
 
 
 def _gain(report: Report) -> str:

@@ -79,6 +79,8 @@ def failure_list(report: Report) -> str:
     parts = []
     for failure in report.failures:
         name = "TVM’s default schedule" if failure.is_reference else f"Trial {failure.index}"
+        if failure.index in report.jobs:
+            name += f", {report.jobs[failure.index]}"
         where = f" in stage {failure.stage}" if failure.stage else ""
         lines = failure.error.splitlines()
         # The last line of a traceback or of a linker's complaint is the one that says it.

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import lzma
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from typing import Any
 
 from simtune import tvm_setup
 from simtune.build.builder import Builder
-from simtune.errors import InputFileError
 from simtune.machines.model import Machine
 from simtune.records.model import Measurement, Run, RunState, Trial, config_digest
 from simtune.records.model import Workload as WorkloadRow
@@ -24,10 +22,10 @@ from simtune.runner import SimulatorRunner
 from simtune.simulators.base import get_simulator, models_to_count
 from simtune.tuning.interrupt import interruptible
 from simtune.tuning.recorder import make_trial, trace_json
+from simtune.tuning.tvm_database import StoredCandidate, TvmDatabase
 
 ms = tvm_setup.load()
 
-WORKLOADS, RECORDS = "database_workload.json", "database_tuning_record.json"
 #: TVM notes a failed run as this many seconds.
 _FAILED_S = 1e9
 
@@ -68,7 +66,7 @@ def import_tvm(
     whose time was noted, and simulated on `machine`.
 
     Args:
-        folder: holds `WORKLOADS` and `RECORDS`, either of them plain or as ``.xz``.
+        folder: holds the two files of the database, see `TvmDatabase`.
         target: what the times were measured on, such as ``rpc:pi4``; see `Measurement.target`.
         names: of the workloads, by their line in the file from 0; by default the database's folder
             and the line.
@@ -79,22 +77,17 @@ def import_tvm(
     """
     path = Path(folder)
     count = models_to_count(get_simulator(simulator), count)
-    workloads, records = _lines(path / WORKLOADS), _lines(path / RECORDS)
-    by_workload: dict[int, list[Any]] = {}
-    for line, record in enumerate(records):
-        try:
-            number, (_trace, _seconds, _target, _arguments) = record
-            stored = workloads[number]
-        except (TypeError, ValueError, IndexError):
-            raise InputFileError(f"{path / RECORDS}: line {line + 1} is no tuning record") from None
-        by_workload.setdefault(int(number), []).append(record[1])
+    database = TvmDatabase(path)
+    by_workload: dict[int, list[StoredCandidate]] = {}
+    for candidate in database.candidates():
+        by_workload.setdefault(candidate.workload, []).append(candidate)
     builder = Builder(jobs)
     try:
         results = []
         for number, chosen in by_workload.items():
             name = (names or {}).get(number, f"{path.name}.{number}")
-            stored = workloads[number]
-            row = WorkloadRow(name, chosen[0][3], json.dumps([str(stored[0]), stored[1]]))
+            stored = database.workloads[number]
+            row = WorkloadRow(name, chosen[0].arguments, json.dumps([str(stored[0]), stored[1]]))
             progress(name)
             config = {
                 "kind": "import",
@@ -104,12 +97,12 @@ def import_tvm(
                 "warmup": warmup,
                 "seed": seed,
             }
-            run = _open(store, row, machine, config, json.dumps(chosen[0][2]))
+            run = _open(store, row, machine, config, json.dumps(chosen[0].target))
             runner = SimulatorRunner(
                 machine,
                 records=store,
                 simulator=simulator,
-                workloads=[ms.database.Workload.from_json(stored).mod],
+                workloads=[database.module(number)],
                 count=count,
                 warmup=warmup,
                 seed=seed,
@@ -118,7 +111,7 @@ def import_tvm(
             )
             state = RunState.FAILED
             try:
-                results.append(_workload(store, run, name, stored, chosen, target, builder, runner))
+                results.append(_workload(store, run, name, database, chosen, target, builder, runner))
                 state = RunState.FINISHED
             finally:
                 runner.close(cancel=state is not RunState.FINISHED)
@@ -126,17 +119,6 @@ def import_tvm(
         return results
     finally:
         builder.close()
-
-
-def _lines(path: Path) -> list[Any]:
-    packed = path.with_name(path.name + ".xz")
-    try:
-        text = lzma.decompress(packed.read_bytes()).decode() if packed.exists() else path.read_text()
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (OSError, ValueError, lzma.LZMAError) as error:
-        raise InputFileError(
-            f"{path} cannot be read: {error}", "give the folder of a MetaSchedule JSON database"
-        ) from None
 
 
 def _open(store: RecordStore, row: WorkloadRow, machine: Machine, config: dict[str, Any], target: str) -> Run:
@@ -155,28 +137,25 @@ def _workload(
     store: RecordStore,
     run: Run,
     name: str,
-    stored: Any,
-    chosen: list[Any],
+    database: TvmDatabase,
+    chosen: list[StoredCandidate],
     target: str,
     builder: Any,
     runner: Any,
 ) -> Imported:
-    from tvm.s_tir import Schedule
     from tvm.target import Target
 
     known = {trial.index: trial for trial in store.trials(run.id)}
     missing = [index for index in range(len(chosen)) if index not in known]
-    workload = ms.database.Workload.from_json(stored)
-    infos = ms.arg_info.ArgInfo.from_entry_func(workload.mod)
-    schedules, inputs = [], []
-    for index in missing:
-        record = ms.database.TuningRecord.from_json(chosen[index], workload)
-        schedule = Schedule(workload.mod)
-        record.trace.apply_to_schedule(schedule, remove_postproc=False)
-        schedules.append(schedule)
-        inputs.append(ms.builder.BuilderInput(schedule.mod, Target(chosen[index][2])))
-    with Target(chosen[0][2]):  # TVM registers RVV intrinsics for the target in scope
-        built = builder.build(inputs)
+    infos = ms.arg_info.ArgInfo.from_entry_func(database.module(chosen[0].workload))
+    with Target(chosen[0].target):  # TVM registers RVV intrinsics for the target in scope
+        schedules = [database.schedule(chosen[index]) for index in missing]
+        built = builder.build(
+            [
+                ms.builder.BuilderInput(schedule.mod, Target(chosen[index].target))
+                for index, schedule in zip(missing, schedules, strict=True)
+            ]
+        )
     ready = [item for item in built if item.artifact_path is not None]
     futures = runner.run([ms.runner.RunnerInput(item.artifact_path, "llvm", infos) for item in ready])
     for future in futures:
@@ -186,7 +165,7 @@ def _workload(
         trial = make_trial(run.id, index, trace_json(schedule), evaluation, str(item.error_msg or ""))
         known[index] = trial
         store.put_trial(trial)
-        _put_time(store, trial, chosen[index][1], target)
+        _put_time(store, trial, chosen[index].seconds, target)
     trials = list(known.values())
     timed = sum(
         any(store.measurements(trial.simulation, target=target)) for trial in trials if trial.simulation

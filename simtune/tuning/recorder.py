@@ -115,21 +115,4 @@ def make_trial(
             command=command,
             is_reference=is_reference,
         )
-    return Trial(
-        run,
-        index,
-        name,
-        evaluation.status,
-        trace,
-        evaluation.key or None,
-        evaluation.stage,
-        evaluation.error,
-        evaluation.command,
-        evaluation.value,
-        evaluation.predicted_s,
-        None,
-        evaluation.build_s,
-        evaluation.link_s,
-        evaluation.simulate_s,
-        is_reference,
-    )
+    return evaluation.trial(run, index, name, trace, is_reference)

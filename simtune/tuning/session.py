@@ -108,7 +108,9 @@ class Session:
         folder = Path(work_dir) if work_dir else Path("simtune-runs") / run.id
         folder.mkdir(parents=True, exist_ok=True)
         failed = runner.evaluator.keep_failed = folder / "failed"
-        own_builder = None if builder is not None else Builder(options["jobs"], keep_failed=failed)
+        own_builder = None
+        if builder is None:
+            own_builder = Builder(options["jobs"], keep_failed=failed, executor=options["executor"])
         builder = builder or own_builder
         state = RunState.FAILED
         measure_s = 0.0

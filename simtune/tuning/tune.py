@@ -71,7 +71,8 @@ def tune(
         records, simulator, predictor, objective, seed, jobs, executor, limits, count, warmup,
             straggler_factor: see `SimulatorRunner`.
         cost_model: a MetaSchedule cost model; `BoostedTrees` by default.
-        builder: a MetaSchedule builder, left open; by default a `simtune.Builder` of its own.
+        builder: a MetaSchedule builder, left open; by default a `simtune.Builder` of its own, which builds
+            where `executor` runs its jobs when one is given.
 
     Raises:
         SimtuneError: unknown names, a simulator that does not work here, a damaged store.
