@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from execution_helpers import wait_for
 from measure_helpers import (
     QUICK,
     crashing,
@@ -92,7 +93,7 @@ def test_ssh_failures_are_data_and_leave_nothing_running(
     assert crashed.status is Status.CRASHED
     assert "SIGSEGV" in crashed.error
     assert target.measure(small, QUICK).ok
-    assert not _processes_in(folder)
+    assert wait_for(lambda: not _processes_in(folder), 2), "the shell of a run may take a moment to end"
 
 
 def test_ssh_a_lost_connection_is_no_verdict_and_heals(board: tuple[SshTarget, Path], small: Program) -> None:
