@@ -347,6 +347,8 @@ def test_nothing_to_do_and_no_list(tmp_path: Path) -> None:
     assert "nothing to simulate" in str(result.exception)
     assert "1 files of other kinds" in str(result.exception)
     assert len(find([tmp_path])) == 0
+    nothing = CliRunner().invoke(cli, ["batch", "-", "-m", "sifive-u74"], input="")
+    assert "nothing to simulate in standard input" in str(nothing.exception)
     assert not (Path.cwd() / "simtune-records.db").exists()
 
 
