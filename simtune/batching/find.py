@@ -85,7 +85,7 @@ def find(sources: Sequence[str | os.PathLike[str]], stdin: TextIO | None = None)
                     "see what may be given: simtune batch --help",
                 ) from None
     found.name = os.path.commonpath(places) if places else ""
-    if not len(found) and stdin is not None and [*map(os.fspath, sources)] == [STDIN]:
+    if not len(found) and stdin is not None and [os.fspath(source) for source in sources] == [STDIN]:
         found.name = "standard input"  # which the error says, not the working directory
     return found
 
