@@ -113,6 +113,14 @@ def test_cancel_leaves_the_executor_usable() -> None:
     assert marked(mark) == []
 
 
+def test_cancel_of_many_is_prompt() -> None:
+    with LocalExecutor(1) as executor:
+        futures = [executor.submit(Call(partial(nap, i))) for i in range(20_000)]
+        started = time.monotonic()
+        executor.cancel(futures)
+        assert time.monotonic() - started < 1.0
+
+
 def test_close_with_cancel_is_prompt() -> None:
     mark = fresh_mark()
     executor = LocalExecutor(2)

@@ -90,8 +90,9 @@ class LocalExecutor(_Local):
         return self._capacity
 
     def cancel(self, futures: Collection[Future[Any]] | None = None) -> None:
+        wanted = None if futures is None else set(futures)
         with self._lock:
-            given_up = [(f, e) for f, e in self._unfinished.items() if futures is None or f in futures]
+            given_up = [(f, e) for f, e in self._unfinished.items() if wanted is None or f in wanted]
         for future, cancelled in given_up:
             cancelled.set()
             future.cancel()  # has no effect on those that run; the event stops these
