@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import platform
 import shutil
 import tempfile
@@ -22,6 +23,8 @@ from simtune.execution.scratch import scratch_folder
 from simtune.execution.view import View, WorkerView
 
 R = TypeVar("R")
+
+_log = logging.getLogger(__name__)
 
 #: A queued job with its future and the event that cancels it; None tells a worker to leave. The two
 #: numbers in front put the longest job first, and equals in the order in which they came.
@@ -168,7 +171,10 @@ class InlineExecutor(_Local):
 
 def _work(queue: PriorityQueue[_Item], scratch: Path) -> None:
     while (item := queue.get()[2]) is not None:
-        _perform(*item, scratch)
+        try:
+            _perform(*item, scratch)
+        except BaseException:
+            _log.exception("a callback of a job's future")  # exit() there must not end a worker either
         del item  # holds the result until the next job otherwise
 
 

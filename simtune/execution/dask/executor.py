@@ -162,7 +162,10 @@ class DaskExecutor:
     def _settle(self) -> None:
         """Sets results, so that callbacks of the futures cannot hold up the connection."""
         while (step := self._results.get()) is not None:
-            step()
+            try:
+                step()
+            except BaseException:
+                _log.exception("a callback of a job's future")  # exit() there must not end this thread
             del step  # would hold the result until the next one
 
 
