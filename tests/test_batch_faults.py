@@ -112,6 +112,7 @@ def test_a_killed_batch_goes_on(driver: Driver, tmp_path: Path) -> None:
 def test_two_drivers_and_an_interrupt(driver: Driver) -> None:
     process = driver.start()
     driver.wait_for_records(2)
+    process.send_signal(signal.SIGSTOP)  # or it ends before the second one has begun
     second = subprocess.run(
         [*SIMTUNE, "batch", *driver.arguments],
         env=environment(driver.temporary),
@@ -121,6 +122,7 @@ def test_two_drivers_and_an_interrupt(driver: Driver) -> None:
     )
     assert second.returncode == 2
     assert "under way in another process" in second.stderr
+    process.send_signal(signal.SIGCONT)
     assert process.poll() is None  # the first one did not notice
     start = time.monotonic()
     process.send_signal(signal.SIGINT)

@@ -18,6 +18,7 @@ from rich.markup import escape
 from simtune.cli.output import emit_json, json_option, make_table, print_out
 from simtune.cli.train import dataset_options
 from simtune.errors import ConfigurationError
+from simtune.execution.scratch import scratch
 
 if TYPE_CHECKING:
     from simtune.calibration.fit import Fit, Score
@@ -106,7 +107,7 @@ def command(
     with tempfile.TemporaryFile(dir=out.parent):  # it is written after minutes: can it be?
         pass
     tell = _Lines(quiet=as_json)
-    with open_existing(records) as store, tempfile.TemporaryDirectory(prefix="simtune-calibrate-") as scratch:
+    with open_existing(records) as store, scratch("calibrate") as folder:
         data = load_dataset(store, [loaded], target, workloads, replacement)
         names = [group.name for group in data.groups]
 
@@ -121,7 +122,7 @@ def command(
         parameters = free_parameters(loaded, [row for g in data.groups for row in g.counters], only)
         builder = Builder(jobs)
         try:
-            cases = prepare(store, data, candidates, Path(scratch), builder, tell.now)
+            cases = prepare(store, data, candidates, folder, builder, tell.now)
         finally:
             builder.close()
         fitted, judged = split(cases, wanted)

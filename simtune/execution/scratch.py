@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 _NAME = re.compile(r"simtune-(\d+)-(\d+)-.+")
@@ -21,6 +22,16 @@ def scratch_folder(purpose: str) -> Path:
     sweep()
     pid = os.getpid()
     return Path(tempfile.mkdtemp(prefix=f"simtune-{pid}-{_start_time(pid)}-{purpose}-"))
+
+
+@contextlib.contextmanager
+def scratch(purpose: str) -> Iterator[Path]:
+    """A `scratch_folder` that goes with the context."""
+    folder = scratch_folder(purpose)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep() -> int:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import platform
-import tempfile
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from simtune.build.link import linker
 from simtune.errors import InputFileError, SimtuneError
+from simtune.execution.scratch import scratch
 from simtune.execution.supervise import Command, run
 from simtune.jobs import Limits, Status
 from simtune.measure import sampling
@@ -37,9 +37,9 @@ class HostTarget(Closing):
         if foreign is not None:
             return foreign
         core = default_core(read_files) if settings.core is None else settings.core
-        with tempfile.TemporaryDirectory(prefix="simtune-measure-") as folder:
+        with scratch("measure") as folder:
             try:
-                executable = link(program, Path(folder))
+                executable = link(program, folder)
                 with exclusive(self.name):
                     before = look(read_files, core)
                     timing = sampling.measure(

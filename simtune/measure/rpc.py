@@ -11,7 +11,6 @@ import json
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 from simtune.build.link import LinkFailed
 from simtune.build.toolchain import find
 from simtune.errors import InputFileError, SimtuneError
+from simtune.execution.scratch import scratch
 from simtune.execution.supervise import Command, run
 from simtune.jobs import Limits, Status
 from simtune.measure.base import Closing, Probe, Program, Settings, Timing
@@ -56,10 +56,8 @@ class RpcTarget(Closing):
             return Probe(
                 False, reason="TVM's RPC needs the package tornado", fix="pip install 'simtune[rpc]'"
             )
-        with tempfile.TemporaryDirectory(prefix="simtune-rpc-") as folder:
-            reply = self._ask(
-                {"verb": "probe", "timeout_s": self._patience_s}, Path(folder), self._wall_s(0.0)
-            )
+        with scratch("rpc") as folder:
+            reply = self._ask({"verb": "probe", "timeout_s": self._patience_s}, folder, self._wall_s(0.0))
         if "error" in reply:
             fix = "(re)start 'python -m tvm.exec.rpc_server --host 0.0.0.0' there, and check address and key"
             return Probe(False, reason=str(reply["error"]), fix=fix)
@@ -71,13 +69,13 @@ class RpcTarget(Closing):
         foreign = wrong_isa(program, self._isa, self.name)
         if foreign is not None:
             return foreign
-        with tempfile.TemporaryDirectory(prefix="simtune-rpc-") as folder:
+        with scratch("rpc") as folder:
             try:
-                library = shared_library(program, Path(folder))
+                library = shared_library(program, folder)
                 with exclusive(self.name):
                     reply = self._ask(
                         _job(program, library, settings),
-                        Path(folder),
+                        folder,
                         self._wall_s(_seconds(settings)),
                         cancel,
                     )

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 import time
-from pathlib import Path
 
 from simtune.errors import InputFileError, SimtuneError
+from simtune.execution.scratch import scratch
 from simtune.jobs import Limits, SimJob, Status
 from simtune.machines.load import load_machine
 from simtune.measure.base import Closing, Probe, Program, Settings, Timing
@@ -57,13 +56,13 @@ class SimulatedTarget(Closing):
             arguments += ["--rtol", repr(program.expected.rtol), "--atol", repr(program.expected.atol)]
         bounds = Limits(_TIMEOUT_S, _TIMEOUT_S, settings.memory_bytes)
         start = time.perf_counter()
-        with tempfile.TemporaryDirectory(prefix="simtune-measure-") as folder:
+        with scratch("measure") as folder:
             try:
-                executable = link(program, Path(folder))
+                executable = link(program, folder)
             except (SimtuneError, OSError) as error:
                 status = Status.INVALID if isinstance(error, InputFileError) else Status.INFRASTRUCTURE
                 return Timing(status, error=str(error))
-            job = SimJob(executable, self._machine, tuple(arguments), bounds, scratch=Path(folder))
+            job = SimJob(executable, self._machine, tuple(arguments), bounds, scratch=folder)
             outcome = self._simulator.run(job, cancel)
         wall_s = time.perf_counter() - start
         if not outcome.ok or outcome.counters is None:

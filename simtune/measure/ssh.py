@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from simtune.errors import InputFileError, SimtuneError
+from simtune.execution.scratch import scratch
 from simtune.jobs import Status
 from simtune.measure import sampling
 from simtune.measure.base import Closing, Probe, Program, Settings, Timing
@@ -60,9 +60,9 @@ class SshTarget(Closing):
         foreign = wrong_isa(program, self._isa, self.name)
         if foreign is not None:
             return foreign
-        with tempfile.TemporaryDirectory(prefix="simtune-measure-") as folder:
+        with scratch("measure") as folder:
             try:
-                executable = link(program, Path(folder))
+                executable = link(program, folder)
                 with exclusive(self.name):
                     return self._measure(executable, program, settings, cancel)
             except (SimtuneError, OSError) as error:
