@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import platform
 import shutil
 import tempfile
@@ -83,7 +84,8 @@ class LocalExecutor(_Local):
             if self._closed:
                 raise RuntimeError("submit() after close() of the executor")
             self._unfinished[future] = cancelled = threading.Event()
-            self._queue.put((-job.length, next(self._order), (future, job, cancelled)))
+            # One of unknown length may be the longest; a build, too, that simulations wait for.
+            self._queue.put((-(job.length or math.inf), next(self._order), (future, job, cancelled)))
             if len(self._threads) < min(self._capacity, len(self._unfinished)):
                 self._start_thread()
         future.add_done_callback(self._forget)

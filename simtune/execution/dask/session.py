@@ -211,7 +211,7 @@ class Session:
         there = {
             address: worker
             for address, worker in identity["workers"].items()
-            if worker["status"] in ("running", "paused", "closing_gracefully")
+            if worker["status"] in ("running", "paused", "closing_gracefully") and worker["nthreads"] > 0
         }
         for gone in set(self._courier.workers) - set(there):
             self.stop(self._courier.left(gone, now, blame=True))
