@@ -10,11 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
-from cluster_helpers import Cluster, Proxy, Run, free_port, hasty, naps
+from click.testing import CliRunner
+from cluster_helpers import Cluster, Proxy, Run, Worker, free_port, hasty, naps
 from execution_helpers import wait_for
-from process_helpers import environment
+from process_helpers import environment, scratch_entries
 
 import simtune
+from simtune.cli.worker import command as worker_command
 from simtune.errors import ConfigurationError, ExecutorError
 from simtune.testing.jobs import FakeJob, processes_of
 
@@ -27,16 +29,43 @@ def test_no_scheduler(tmp_path: Path) -> None:
     assert time.monotonic() - start < 5
 
 
+@pytest.mark.parametrize(
+    "address", ["garbage", "tcp://head", "tcp://head:port", "foo://head:1", "tls://head:1", ""]
+)
+def test_an_address_that_can_never_work_is_refused_at_once(address: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(ConfigurationError):
+        simtune.DaskExecutor(address)
+    worker = CliRunner().invoke(worker_command, [address])
+    assert isinstance(worker.exception, ConfigurationError)
+    assert time.monotonic() - start < 5
+
+
+def test_a_worker_that_waits_for_its_scheduler_can_be_stopped(tmp_path: Path) -> None:
+    worker = Worker(f"tcp://127.0.0.1:{free_port()}", tmp_path / "worker")
+    assert wait_for(lambda: worker.children() and scratch_entries(worker.temporary), 20), worker.log()
+    time.sleep(0.5)  # it is connecting
+    worker.process.terminate()
+    assert worker.process.wait(5) == 0
+    assert scratch_entries(worker.temporary) == []
+
+
 def test_no_worker_is_said(tmp_path: Path) -> None:
     said: list[str] = []
     lonely = Cluster(tmp_path / "lonely", workers=0)
+
+    def tell(text: str) -> None:
+        said.append(f"{text} ({executor.view().waiting} wait)")
+        raise ValueError("who is told may fail")
+
     try:
-        with hasty(lonely.address, quiet_s=0.5, patience_s=1.0, tell=said.append, connect_s=60) as executor:
+        with hasty(lonely.address, quiet_s=0.5, patience_s=1.0, tell=tell, connect_s=60) as executor:
             assert executor.capacity() == 1
             future = executor.submit(FakeJob(1))
             assert wait_for(lambda: len(said) >= 2, 10), "it is said again and again"
             assert f"no worker has joined {lonely.address}" in said[0]
             assert f"simtune worker {lonely.address}" in said[0]
+            assert said[0].endswith("(1 wait)")
             assert not future.done()
             lonely.scheduler.kill()
             error = future.exception(30)

@@ -65,7 +65,7 @@ def command(
       simtune worker tcp://head:8786          # on each machine with cores to spare
       simtune batch objects/ --machine sifive-u74 --scheduler tcp://head:8786
     """
-    from simtune.execution.dask.setup import dask_distributed, security_of
+    from simtune.execution.dask.setup import check_address, dask_distributed, security_of
     from simtune.execution.dask.worker import WorkerOptions, guard
     from simtune.execution.supervise import check_confinement
 
@@ -77,6 +77,7 @@ def command(
     files = {"tls_ca_file": tls_ca_file, "tls_worker_cert": tls_cert, "tls_worker_key": tls_key}
     tls = {name: str(path.absolute()) for name, path in files.items() if path is not None}
     security_of(tls)
+    check_address(address, bool(tls))
     options = WorkerOptions(address, slots(jobs, int(memory_per_job * (1 << 30))), host, port, tls or None)
     start = time.monotonic()
     starts = guard(options, lambda text: click.echo(f"[{time.monotonic() - start:6.1f} s] {text}", err=True))

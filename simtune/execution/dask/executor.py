@@ -18,7 +18,7 @@ from simtune.errors import ConfigurationError
 from simtune.execution.base import Job
 from simtune.execution.courier import Courier, Order
 from simtune.execution.dask.driver import Driver
-from simtune.execution.dask.setup import dask_distributed, security_of
+from simtune.execution.dask.setup import check_address, dask_distributed, security_of
 from simtune.execution.dispatch import Policy, Progress
 from simtune.execution.view import View, WorkerView
 
@@ -63,6 +63,7 @@ class DaskExecutor:
     ) -> None:
         dask_distributed()
         self.address, security = _locate(cluster, security)
+        check_address(self.address, bool(security))
         self._unfinished: set[Future[Any]] = set()
         self._lock = threading.Lock()
         self._closed = False
@@ -109,8 +110,9 @@ class DaskExecutor:
         return max(1, self._courier.slots)
 
     def cancel(self, futures: Collection[Future[Any]] | None = None) -> None:
+        wanted = None if futures is None else set(futures)
         with self._lock:
-            given_up = [f for f in self._unfinished if futures is None or f in futures]
+            given_up = [f for f in self._unfinished if wanted is None or f in wanted]
         for future in given_up:
             future.cancel()  # `_forget` tells the workers
 
@@ -160,7 +162,10 @@ class DaskExecutor:
     def _settle(self) -> None:
         """Sets results, so that callbacks of the futures cannot hold up the connection."""
         while (step := self._results.get()) is not None:
-            step()
+            try:
+                step()
+            except BaseException:
+                _log.exception("a callback of a job's future")  # exit() there must not end this thread
             del step  # would hold the result until the next one
 
 

@@ -29,6 +29,39 @@ def dask_distributed() -> Any:
         ) from None
 
 
+def check_address(address: str, encrypted: bool) -> None:
+    """Tells an address that can never work from one that does not answer yet.
+
+    Args:
+        address: of a scheduler.
+        encrypted: files for TLS are given.
+
+    Raises:
+        ConfigurationError: it can never work.
+    """
+    dask_distributed()
+    comm = importlib.import_module("distributed.comm")
+    hint = "give one such as tcp://head:8786"
+    scheme = address.partition("://")[0]
+    try:
+        if scheme != "inproc":
+            comm.get_address_host_port(address)
+    except ValueError as error:
+        raise ConfigurationError(f"'{address}' is no address of a scheduler: {error}", hint) from None
+    if scheme == "tls" and not encrypted and not _configured():
+        raise ConfigurationError(
+            f"{address} takes encrypted connections only, and no files for TLS are given",
+            "give a CA, a certificate and its key, see docs/security.md",
+        )
+
+
+def _configured() -> bool:
+    """Whether Dask's own configuration names a certificate."""
+    import dask
+
+    return bool(dask.config.get("distributed.comm.tls.ca-file", None))
+
+
 def security_of(files: Mapping[str, str | os.PathLike[str]] | None) -> Any:
     """Dask's `Security` with these files; None without any.
 
