@@ -178,6 +178,7 @@ def test_the_library_alone(objects: Path, qemu: Any, u74: Machine) -> None:
         assert (seen.found, len(seen.jobs)) == (4, 4)
         assert all(finished.instructions > 1_000 for finished in seen.jobs)
         assert [named.origin for named in result.fastest][0] == str(objects / "c0.o")
+        assert result.slowest == tuple(reversed(result.fastest))  # of four, all are among the five of each
         assert executor.submit  # still the caller's: not closed
         again = simtune.batch([objects], u74, records=store, executor=executor, observer=seen)
         assert (again.run, again.tally.settled, seen.settled, len(seen.jobs)) == (result.run, 4, 4, 4)
@@ -248,6 +249,13 @@ def test_what_the_machine_is_to_blame_for_is_tried_again(tmp_path: Path, objects
     assert all(trial.ok for trial in trials)
 
 
+def test_a_pipe_is_no_job_that_anybody_waits_for(tmp_path: Path, objects: Path, qemu: Any) -> None:
+    os.mkfifo(objects / "pipe.o")
+    found = run_batch(objects, "-m", "sifive-u74", "--records", tmp_path / "r.db", code=1)
+    assert found["statuses"] == {"ok": 4, "infrastructure": 1}
+    assert found["failed"][0]["error"] == f"cannot read {objects / 'pipe.o'}: it is no regular file"
+
+
 def test_failed_candidates_are_kept(tmp_path: Path, objects: Path, qemu: Any) -> None:
     (objects / "c0.o").write_bytes(b"\x7fELF garbage")
     (objects / "gone.o").symlink_to("nowhere")  # cannot be kept, and stops nothing
@@ -282,6 +290,7 @@ def test_records_and_report_show_a_batch(tmp_path: Path, objects: Path, qemu: An
     simtune_says("report", found["run"], "-o", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "damaged.o" in page
+    assert "target" not in simtune_says("records", "show", found["run"])  # objects were built for theirs
     assert "TVM’s default" not in page
     assert simtune_says("records", "export", "--format", "csv", "-o", tmp_path / "t.csv").startswith(
         "5 trials"
@@ -297,6 +306,8 @@ def test_what_is_printed(tmp_path: Path, objects: Path, qemu: Any) -> None:
     assert "again: simtune simulate" in result.stdout
     assert "4 simulated" in result.stdout
     assert "5 jobs" in result.stderr
+    assert "all results of the run" in result.stdout
+    assert result.stdout.count("c0.o") == 1  # each once
     lines = CliRunner().invoke(cli, [*arguments, "--json-lines", "-", "--fresh"])
     assert len([json.loads(line) for line in lines.stdout.splitlines()]) == 5
 

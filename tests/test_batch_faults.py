@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from batch_helpers import run_batch, spinner, trials_of, work_directory
+from batch_helpers import copy_object, run_batch, spinner, trials_of, work_directory
+from cluster_helpers import mounted
 from execution_helpers import fresh_mark, marked, wait_for
 from process_helpers import SIMTUNE, environment, processes_about, scratch_entries
 
+from simtune.machines.model import Machine
 from simtune.records import RecordStore, Trial
 from simtune.records.origins import origin_of
 
@@ -152,3 +155,21 @@ def test_an_interrupt_while_candidates_are_built(driver: Driver, tmp_path: Path)
     assert time.monotonic() - start < 2
     assert process.returncode == 130
     assert wait_for(lambda: not processes_about(driver.temporary, driver.mark), 3)
+
+
+def test_a_full_disk_says_nothing_of_candidates(
+    tmp_path: Path, build_default: Callable[[str, Machine], Path], u74: Machine, qemu: object
+) -> None:
+    copy_object(build_default("matmul:m=8,n=16,k=16", u74), tmp_path / "c.o")
+    driver = Driver(tmp_path / "c.o")
+    with mounted(tmp_path / "tmp", 1) as driver.temporary:
+        fill = driver.temporary / "fill"
+        with contextlib.suppress(OSError), fill.open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        with fill.open("r+b") as file:
+            file.truncate(fill.stat().st_size - 8192)  # two pages, for folders
+        output, _ = driver.start().communicate(timeout=60)
+    assert "infrastructure in link" in output
+    assert "No space left on device" in output
+    assert run_batch(*driver.arguments)["statuses"] == {"ok": 1}

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +45,8 @@ class Digests:
             OSError: the file cannot be read.
         """
         status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # a pipe might never answer
+            raise OSError(errno.EINVAL, "it is no regular file")
         try:
             beside: os.stat_result | None = os.stat(side_file(Path(path)))
         except OSError:

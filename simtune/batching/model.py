@@ -95,7 +95,7 @@ class BatchResult:
         tally: how many jobs ended how.
         skipped: files in folders that were no jobs, by reason.
         wall_s: seconds of this sitting.
-        fastest, slowest: by predicted time, of the whole run.
+        fastest, slowest: by predicted time, of the whole run; of a small one, some are in both.
         failed: the first few failures, each with the command that repeats it.
         view: the executor at the end.
     """

@@ -8,6 +8,7 @@ against the harness's symbols, and takes the place of the harness's empty window
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import subprocess
@@ -75,6 +76,7 @@ class Linker:
 
         Raises:
             LinkFailed: undefined symbols, code too large, or a kernel is missing.
+            OSError: the disk is full, which says nothing of the objects.
         """
         linked = out.with_name(f"{out.name}.linked")
         command = [
@@ -88,6 +90,9 @@ class Linker:
             command, capture_output=True, text=True, env={"LC_ALL": "C", "PATH": os.defpath}
         )
         if done.returncode != 0:
+            for number in (errno.ENOSPC, errno.EDQUOT):
+                if os.strerror(number) in done.stderr:
+                    raise OSError(number, os.strerror(number), str(linked))
             raise LinkFailed(_explain(done.stderr, objects), "see the symbols with nm")
         candidate = Elf.read(linked)
         linked.unlink()

@@ -23,6 +23,8 @@ from simtune.errors import ConfigurationError
 from simtune.report.text import duration
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from simtune.batching.model import BatchResult, Named, Observer, Plan
 
 
@@ -230,23 +232,27 @@ def _print(result: BatchResult, records: Path) -> None:
         if number:
             statuses.add_row(text, count(number), style="dim")
     print_out(statuses)
-    extremes = [*result.fastest, *reversed(result.slowest)]
-    if extremes:
-        times = make_table("predicted*", "trial", "job", title="fastest and slowest of the run")
-        for number, named in enumerate(extremes):
-            if number == len(result.fastest):
-                times.add_section()
-            trial = named.trial
-            times.add_row(
-                seconds(trial.predicted_s or 0.0), f"{trial.run}:{trial.index}", escape(named.origin)
-            )
-        print_out(times)
+    if result.fastest:
+        print_out(_extremes(result))
     _print_failures(result, records)
     rate = tally.simulated / max(1e-9, result.wall_s)
     click.echo(
         f"{count(tally.simulated)} simulated in {duration(result.wall_s)}"
         + (f", {rate:.3g} a second" if tally.simulated else "")
     )
+
+
+def _extremes(result: BatchResult) -> Table:
+    """The fastest and the slowest, each once: of a small run all of them."""
+    slowest = [named for named in reversed(result.slowest) if named not in result.fastest]
+    title = "fastest and slowest of the run" if slowest else "all results of the run"
+    table = make_table("predicted*", "trial", "job", title=title)
+    for number, named in enumerate([*result.fastest, *slowest]):
+        if number == len(result.fastest):
+            table.add_section()
+        trial = named.trial
+        table.add_row(seconds(trial.predicted_s or 0.0), f"{trial.run}:{trial.index}", escape(named.origin))
+    return table
 
 
 def _print_failures(result: BatchResult, records: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,8 @@ def _show_run(data: dict[str, Any]) -> None:
     for argument in data["workload"]["arguments"]:
         table.add_row("", escape(" ".join(map(str, argument))))
     table.add_row("machine", escape(f"{data['machine']} ({data['machine_digest']})"))
-    table.add_row("target", escape(data["target"]))
+    if json.loads(data["target"]):  # a batch has none
+        table.add_row("target", escape(data["target"]))
     table.add_row("started", _when(data["started"]))
     table.add_row("finished", _when(data["finished"]) if data["finished"] else "-")
     table.add_row("state", data["state"])

@@ -70,14 +70,14 @@ def command(
     from simtune.execution.supervise import check_confinement
 
     dask_distributed()
+    files = {"tls_ca_file": tls_ca_file, "tls_worker_cert": tls_cert, "tls_worker_key": tls_key}
+    tls = {name: str(path.absolute()) for name, path in files.items() if path is not None}
+    check_address(address, bool(tls))
     os.environ[NETWORK_VARIABLE] = "on" if network else "off"
     os.environ[SANDBOX_VARIABLE] = sandbox
     confinement = check_confinement()
     click.echo(confinement, err=True)
-    files = {"tls_ca_file": tls_ca_file, "tls_worker_cert": tls_cert, "tls_worker_key": tls_key}
-    tls = {name: str(path.absolute()) for name, path in files.items() if path is not None}
     security_of(tls)
-    check_address(address, bool(tls))
     options = WorkerOptions(address, slots(jobs, int(memory_per_job * (1 << 30))), host, port, tls or None)
     start = time.monotonic()
     starts = guard(options, lambda text: click.echo(f"[{time.monotonic() - start:6.1f} s] {text}", err=True))

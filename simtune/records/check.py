@@ -16,7 +16,6 @@ from simtune.records import rows, tables
 from simtune.records.model import Simulation
 from simtune.records.store import RecordStore, open_existing
 
-_SALVAGE = "copy the intact rows: simtune records salvage -o salvaged.db"
 _RERUN = "nothing: it is not reused, and the next run that needs it simulates again"
 
 #: (table, column, table it refers to, its key, what to do)
@@ -50,8 +49,12 @@ def check(path: str | os.PathLike[str]) -> list[Finding]:
             return list(_findings(store))
     except RecordError as error:
         if isinstance(error.__cause__, sqlite3.DatabaseError):
-            return [Finding("", "", str(error.__cause__), _SALVAGE)]
+            return [Finding("", "", str(error.__cause__), _salvage(path))]
         raise
+
+
+def _salvage(path: str | os.PathLike[str]) -> str:
+    return f"copy the intact rows: simtune records salvage --records {os.fspath(path)} -o salvaged.db"
 
 
 def _findings(store: RecordStore) -> Iterator[Finding]:
@@ -60,7 +63,8 @@ def _findings(store: RecordStore) -> Iterator[Finding]:
         try:
             yield from _rows(store, table)
         except RecordError as error:
-            yield Finding(table.name, "", f"cannot be read to its end: {error.__cause__}", _SALVAGE)
+            problem = f"cannot be read to its end: {error.__cause__}"
+            yield Finding(table.name, "", problem, _salvage(store.path))
     for reference in _REFERENCES:
         try:
             yield from _dangling(store, *reference)
@@ -75,7 +79,7 @@ def _structure(store: RecordStore) -> Iterator[Finding]:
         messages = [str(error.__cause__)]
     for message in messages:
         if message != "ok":
-            yield Finding("", "", message, _SALVAGE)
+            yield Finding("", "", message, _salvage(store.path))
 
 
 def _rows(store: RecordStore, table: tables.Table) -> Iterator[Finding]:
@@ -89,13 +93,13 @@ def _rows(store: RecordStore, table: tables.Table) -> Iterator[Finding]:
                 table.name,
                 name,
                 "its checksum does not fit its content",
-                _RERUN if table is tables.SIMULATION else _SALVAGE,
+                _RERUN if table is tables.SIMULATION else _salvage(store.path),
             )
             continue
         try:
             value = rows.DECODERS[table.name](row)
         except rows.DECODE_ERRORS as error:
-            yield Finding(table.name, name, f"cannot be decoded: {error}", _SALVAGE)
+            yield Finding(table.name, name, f"cannot be decoded: {error}", _salvage(store.path))
             continue
         if isinstance(value, Simulation):
             for problem, advice in _simulation_problems(value, name):

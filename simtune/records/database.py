@@ -123,7 +123,7 @@ def _check_file(path: Path, *, create: bool) -> None:
         if not create:
             raise RecordError(
                 f"there is no record store at {path}",
-                "give one with --records FILE or SIMTUNE_RECORDS; `simtune tune` creates it",
+                "check the path, or name another with --records FILE; `simtune tune` and `batch` create one",
             ) from None
         if not path.parent.is_dir():
             raise RecordError(

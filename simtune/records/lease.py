@@ -31,7 +31,7 @@ def lease(store_path: str, run: str) -> Iterator[None]:
             except BlockingIOError:
                 raise ConfigurationError(
                     f"run {run} of {store_path} is under way in another process",
-                    "wait for it, or start another run with --fresh or another --seed",
+                    "wait for it, or start another run with --fresh",
                 ) from None
             if not _is_at(path, file.fileno()):
                 continue  # its holder removed the file after it was opened here: this lock is nobody's

@@ -46,6 +46,7 @@ def _histogram(plot: Any, values: Sequence[float], unit: str) -> None:
     plot.hist(values, bins=bins, color=TRIAL)
     plot.axvline(median(values), color=BEST, linewidth=1.2)
     style.number_axis(plot.xaxis, values, unit)
+    plot.yaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     plot.grid(axis="x", visible=False)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 from simtune.counters import SCHEMA, spec_of
@@ -181,7 +182,8 @@ def facts_table(report: Report) -> str:
         facts += [(f"knob {name}", ", ".join(map(str, values))) for name, values in report.knobs]
     facts.append(("machine", f"{run.machine}{f': {machine.description}' if machine else ''}"))
     facts.append(("machine digest", run.machine_digest))
-    facts.append(("target", run.target))
+    if json.loads(run.target):  # a batch has none
+        facts.append(("target", run.target))
     facts.append(("objective", report.objective + (f" ({report.unit})" if report.unit else "")))
     facts += [("simulator", name) for name in report.simulators]
     facts.append(("run", f"{run.id}, {run.state}"))

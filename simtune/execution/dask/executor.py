@@ -46,7 +46,7 @@ class DaskExecutor:
         tell: called with a sentence about what keeps the jobs waiting; by default it is logged.
 
     Raises:
-        ConfigurationError: no scheduler answers there.
+        ConfigurationError: no scheduler answers there, or it is no address of one.
         ToolMissingError: the package `distributed` is missing.
     """
 
@@ -63,7 +63,6 @@ class DaskExecutor:
     ) -> None:
         dask_distributed()
         self.address, security = _locate(cluster, security)
-        check_address(self.address, bool(security))
         self._unfinished: set[Future[Any]] = set()
         self._lock = threading.Lock()
         self._closed = False
@@ -88,9 +87,9 @@ class DaskExecutor:
             if not isinstance(error, Exception) or isinstance(error, ConfigurationError):
                 raise
             timed_out = isinstance(error, TimeoutError)
+            why = f"{self._driver.problem or 'no answer'} (tried for {connect_s:g} s)" if timed_out else error
             raise ConfigurationError(
-                f"no Dask scheduler answers at {self.address}: "
-                f"{(self._driver.problem or 'timed out') if timed_out else error}",
+                f"no Dask scheduler answers at {self.address}: {why}",
                 "start one there: dask scheduler",
             ) from (None if timed_out else error)
 
@@ -172,6 +171,8 @@ class DaskExecutor:
 def _locate(cluster: Any, security: Any) -> tuple[str, Any]:
     """Address and security of an address, a client or a cluster."""
     if isinstance(cluster, str):
+        known = security is None or isinstance(security, Mapping)
+        check_address(cluster, bool(security) if known else None)
         return cluster, security
     address = getattr(cluster, "scheduler_address", None) or getattr(
         getattr(cluster, "scheduler", None), "address", None

@@ -81,7 +81,7 @@ class Session:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(client.close(), 1.0)
             if isinstance(error, asyncio.TimeoutError | ValueError):
-                raise OSError(str(error) or f"no answer for {timeout:.0f} s") from None
+                raise OSError(str(error) or "no answer") from None
             raise
         self._client = client
         client.subscribe_topic("all", self._on_event)

@@ -29,39 +29,6 @@ def dask_distributed() -> Any:
         ) from None
 
 
-def check_address(address: str, encrypted: bool) -> None:
-    """Tells an address that can never work from one that does not answer yet.
-
-    Args:
-        address: of a scheduler.
-        encrypted: files for TLS are given.
-
-    Raises:
-        ConfigurationError: it can never work.
-    """
-    dask_distributed()
-    comm = importlib.import_module("distributed.comm")
-    hint = "give one such as tcp://head:8786"
-    scheme = address.partition("://")[0]
-    try:
-        if scheme != "inproc":
-            comm.get_address_host_port(address)
-    except ValueError as error:
-        raise ConfigurationError(f"'{address}' is no address of a scheduler: {error}", hint) from None
-    if scheme == "tls" and not encrypted and not _configured():
-        raise ConfigurationError(
-            f"{address} takes encrypted connections only, and no files for TLS are given",
-            "give a CA, a certificate and its key, see docs/security.md",
-        )
-
-
-def _configured() -> bool:
-    """Whether Dask's own configuration names a certificate."""
-    import dask
-
-    return bool(dask.config.get("distributed.comm.tls.ca-file", None))
-
-
 def security_of(files: Mapping[str, str | os.PathLike[str]] | None) -> Any:
     """Dask's `Security` with these files; None without any.
 
@@ -81,3 +48,46 @@ def security_of(files: Mapping[str, str | os.PathLike[str]] | None) -> Any:
         )
     except (TypeError, OSError, ValueError, RuntimeError) as error:
         raise ConfigurationError(f"the files for TLS cannot be used: {error}") from error
+
+
+def check_address(address: str, encrypted: bool | None) -> None:
+    """Refuses what can never be a scheduler's address, since one that is only not up yet is waited for.
+
+    Args:
+        address: of a scheduler.
+        encrypted: whether files for TLS are given; None when that cannot be told.
+
+    Raises:
+        ConfigurationError: unknown protocol, no port, or a protocol that does not fit the files.
+    """
+    dask_distributed()
+    addressing = importlib.import_module("distributed.comm.addressing")
+    registry = importlib.import_module("distributed.comm.registry")
+    try:
+        scheme, place = addressing.parse_address(address)
+        registry.get_backend(scheme)
+        if scheme in ("tcp", "tls"):
+            _host, port = addressing.parse_host_port(place)
+            if not 0 < port < 65536:
+                raise ValueError(f"there is no port {port}")
+    except ValueError as error:
+        raise ConfigurationError(
+            f"'{address}' is no address of a scheduler: {error}", "write it like tcp://head:8786"
+        ) from None
+    if encrypted and scheme == "tcp":
+        raise ConfigurationError(
+            f"{address} is not encrypted, and files for TLS are given",
+            f"tls://{place}, or leave the files out",
+        )
+    if scheme == "tls" and encrypted is False and not _configured():
+        raise ConfigurationError(
+            f"{address} takes encrypted connections only, and no files for TLS are given",
+            "give a CA, a certificate and its key, see docs/security.md",
+        )
+
+
+def _configured() -> bool:
+    """Whether Dask's own configuration names a certificate."""
+    import dask
+
+    return bool(dask.config.get("distributed.comm.tls.ca-file", None))
