@@ -42,6 +42,9 @@ from simtune.simulators.base import Simulator, models_to_count
 
 _log = logging.getLogger(__name__)
 
+#: Seconds after which candidates that go on although they were given up are given up once more.
+_CANCEL_AGAIN_S = 0.2
+
 
 class Evaluator:
     """Evaluates candidates for one machine, many at once.
@@ -262,7 +265,9 @@ class Evaluator:
             self.cancel()
         try:
             # For the candidates, not only for their jobs: what a job found has still to be committed.
-            wait([*self._pending, *self._running])
+            # One that is being committed may ask for another run, which is then given up as well.
+            while wait([*self._pending, *self._running], _CANCEL_AGAIN_S if cancel else None).not_done:
+                self.cancel()
         except BaseException:
             self.cancel()  # Ctrl-C while waiting for the rest
             raise

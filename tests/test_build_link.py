@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import MACHINES
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from simtune.build.artifact import load
+from simtune.build.elf import is_static_program
 from simtune.build.image import Plan, Role, Tensor
 from simtune.build.inputs import inputs, numpy_dtype
 from simtune.build.link import LinkFailed, linker
@@ -198,6 +201,15 @@ def test_an_object_cut_anywhere_is_refused_or_whole(build_default: Any, u74: Any
         path.write_bytes(data[:size])
         with pytest.raises(InputFileError):
             load(path, tmp_path)
+
+
+@settings(max_examples=200, deadline=None, database=None)
+@given(st.one_of(st.binary(max_size=200), st.binary(max_size=80).map(lambda rest: b"\x7fELF\x02\x01" + rest)))
+@example(b"\xff" * 4096)
+@example(b"\x7fELF\x02\x01" + b"\xff" * 4090)
+def test_any_file_may_be_asked_whether_it_is_a_program(head: bytes) -> None:
+    """A folder of jobs may hold anything."""
+    assert is_static_program(head) in (True, False)
 
 
 def test_missing_file_and_symbolic_names() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -10,18 +11,15 @@ import time
 from pathlib import Path
 
 import pytest
-from cluster_helpers import Cluster, Proxy, Run, free_port, hasty, naps
+from click.testing import CliRunner
+from cluster_helpers import Cluster, Proxy, Run, Worker, free_port, hasty, naps
 from execution_helpers import wait_for
-from process_helpers import environment
+from process_helpers import environment, scratch_entries
 
 import simtune
-from simtune.cli.main import cli
+from simtune.cli.worker import command as worker_command
 from simtune.errors import ConfigurationError, ExecutorError
 from simtune.testing.jobs import FakeJob, processes_of
-
-
-def run_worker(*arguments: str) -> None:
-    cli.main(["worker", *arguments], standalone_mode=False)
 
 
 def test_no_scheduler(tmp_path: Path) -> None:
@@ -40,29 +38,51 @@ def test_no_scheduler(tmp_path: Path) -> None:
         ("tcp://head", "missing port"),
         ("head:port", "invalid literal"),
         ("head:99999", "no port 99999"),
+        ("garbage", ""),
+        ("", ""),
     ],
 )
 def test_addresses_that_nobody_can_ever_have(address: str, why: str) -> None:
-    for start in (lambda: simtune.DaskExecutor(address), lambda: run_worker(address)):
-        with pytest.raises(ConfigurationError, match=f"'{address}' is no address of a scheduler: .*{why}"):
-            start()
+    said = f"'{address}' is no address of a scheduler: .*{why}"
+    with pytest.raises(ConfigurationError, match=said):
+        simtune.DaskExecutor(address)
+    refused = CliRunner().invoke(worker_command, [address]).exception
+    assert isinstance(refused, ConfigurationError)
+    assert re.search(said, str(refused))
 
 
 def test_a_plain_address_and_certificates() -> None:
     with pytest.raises(ConfigurationError, match="tcp://head:8786 is not encrypted"):
         simtune.DaskExecutor("tcp://head:8786", security={"tls_ca_file": "ca.pem"})
+    with pytest.raises(ConfigurationError, match="no files for TLS are given"):
+        simtune.DaskExecutor("tls://head:8786")
+
+
+def test_a_worker_that_waits_for_its_scheduler_can_be_stopped(tmp_path: Path) -> None:
+    worker = Worker(f"tcp://127.0.0.1:{free_port()}", tmp_path / "worker")
+    assert wait_for(lambda: worker.children() and scratch_entries(worker.temporary), 20), worker.log()
+    time.sleep(0.5)  # it is connecting
+    worker.process.terminate()
+    assert worker.process.wait(5) == 0
+    assert scratch_entries(worker.temporary) == []
 
 
 def test_no_worker_is_said(tmp_path: Path) -> None:
     said: list[str] = []
     lonely = Cluster(tmp_path / "lonely", workers=0)
+
+    def tell(text: str) -> None:
+        said.append(f"{text} ({executor.view().waiting} wait)")
+        raise ValueError("who is told may fail")
+
     try:
-        with hasty(lonely.address, quiet_s=0.5, patience_s=1.0, tell=said.append, connect_s=60) as executor:
+        with hasty(lonely.address, quiet_s=0.5, patience_s=1.0, tell=tell, connect_s=60) as executor:
             assert executor.capacity() == 1
             future = executor.submit(FakeJob(1))
             assert wait_for(lambda: len(said) >= 2, 10), "it is said again and again"
             assert f"no worker has joined {lonely.address}" in said[0]
             assert f"simtune worker {lonely.address}" in said[0]
+            assert said[0].endswith("(1 wait)")
             assert not future.done()
             lonely.scheduler.kill()
             error = future.exception(30)

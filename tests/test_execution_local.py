@@ -113,6 +113,14 @@ def test_cancel_leaves_the_executor_usable() -> None:
     assert marked(mark) == []
 
 
+def test_cancel_of_many_is_prompt() -> None:
+    with LocalExecutor(1) as executor:
+        futures = [executor.submit(Call(partial(nap, i))) for i in range(20_000)]
+        started = time.monotonic()
+        executor.cancel(futures)
+        assert time.monotonic() - started < 1.0
+
+
 def test_close_with_cancel_is_prompt() -> None:
     mark = fresh_mark()
     executor = LocalExecutor(2)
@@ -268,11 +276,11 @@ def test_the_longest_of_those_that_wait_starts_first() -> None:
 
     with LocalExecutor(1) as executor:
         executor.submit(Call(lambda cancel: gate.wait(5)))
-        futures = [executor.submit(Call(partial(note, x), x)) for x in (1.0, 3.0, 2.0, 3.5)]
+        futures = [executor.submit(Call(partial(note, x), x)) for x in (1.0, 3.0, 0.0, 2.0, 3.5)]
         gate.set()
         for future in futures:
             future.result()
-    assert started == [3.5, 3.0, 2.0, 1.0]
+    assert started == [0.0, 3.5, 3.0, 2.0, 1.0]
 
 
 def test_cancel_of_some_leaves_the_others_of_a_shared_executor() -> None:

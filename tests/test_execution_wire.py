@@ -6,7 +6,11 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 from cluster_helpers import mounted
@@ -18,9 +22,9 @@ from simtune.errors import ConfigurationError
 from simtune.execution import wire
 from simtune.execution.base import Refused
 from simtune.execution.blobs import BlobsMissing, BlobStore, Library, digest_of
-from simtune.execution.courier import Order
+from simtune.execution.courier import Courier, Order
 from simtune.execution.remote import JobRunner
-from simtune.testing.jobs import FakeJob
+from simtune.testing.jobs import FakeJob, FakeResult
 
 KIND = wire.kind_of(FakeJob(0))
 TEXTS = st.text(max_size=20)
@@ -55,6 +59,67 @@ def test_damage_is_noticed(what: bytes | int, junk: bytes) -> None:
     for decode in (wire.decode_chunk, wire.decode_reply):
         with contextlib.suppress(wire.WireError, Refused):
             decode(payload)
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=5), st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=200, deadline=None, database=None)
+@given(st.one_of(JSON, st.lists(st.tuples(JSON, JSON, JSON, JSON, JSON), max_size=3)), JSON)
+def test_a_reply_that_makes_no_sense_is_noticed(jobs: object, missing: object) -> None:
+    head = {"jobs": jobs, "missing": missing, "refused": "", "trouble": "", "leaving": False}
+    with contextlib.suppress(wire.WireError):
+        for job in wire.decode_reply(wire._frame(head, ())).jobs:
+            assert (type(job.ticket), type(job.seconds)) == (int, float)
+            assert job.result is None or isinstance(job.result, dict)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told to leave", "ended by its engine"])
+def test_what_a_leaving_worker_has_done_counts_and_the_rest_is_not_blamed(told: bool) -> None:
+    settled: SimpleQueue[Callable[[], None]] = SimpleQueue()
+    courier, futures = Courier(settled.put), [Future() for _ in range(2)]
+    for number, future in enumerate(futures):
+        courier.add(Order.of(FakeJob(number, seconds=0.02 + 30.0 * number), future), 0.0)
+    for now in range(5):
+        runner = JobRunner()
+        courier.joined(str(now), 1, "host", now)
+        try:
+            [parcel] = courier.parcels(now)  # one job, as nothing is known of how long they take
+            if now and told:
+                threading.Timer(0.1, runner.stop).start()
+            moves = courier.replied(parcel.number, runner.perform(parcel.payload, partial(bool, now)), now)
+            assert not moves.send
+            courier.left(str(now), now, blame=False)
+        finally:
+            runner.close()
+    while not settled.empty():
+        settled.get()()
+    assert [future.done() for future in futures] == [True, False]
+    assert courier.progress(9.0).lost == 0
+
+
+def test_results_before_the_end_of_a_worker_are_not_thrown_away() -> None:
+    settled: SimpleQueue[Callable[[], None]] = SimpleQueue()
+    courier, futures = Courier(settled.put), [Future() for _ in range(2)]
+    for number, future in enumerate(futures):
+        courier.add(Order.of(FakeJob(number), future), 0.0)
+    courier.joined("first", 2, "host", 0.0)
+    first, second = courier.parcels(0.0)
+    result = FakeJob.encode_result(FakeResult(0, "value"))
+    reply = wire.Reply([wire.JobReply(0, 0.1, result)], leaving=True)
+    moves = courier.replied(first.number, wire.encode_reply(reply), 1.0)
+    assert moves.stop == [second.number]
+    settled.get()()
+    assert futures[0].result(0) == FakeResult(0, "value")
+    courier.joined("second", 1, "host", 2.0)
+    assert len(courier.parcels(2.0)) == 1
+    assert len(courier) == 1
 
 
 def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,13 +63,15 @@ def is_static_program(head: bytes) -> bool:
 
     Position-independent ones are left out: they cannot be told from shared libraries.
     """
+    if head[:6] != b"\x7fELF\x02\x01":
+        return False
     try:
         header = _HEADER.unpack_from(head)
         at, size, number = header[5], header[9], header[10]
         kinds = {_SEGMENT.unpack_from(head, at + i * size)[0] for i in range(number)}
-    except struct.error:
+    except (struct.error, OverflowError):
         return False
-    return head[:6] == b"\x7fELF\x02\x01" and header[1] == _EXEC and _PT_INTERP not in kinds
+    return header[1] == _EXEC and _PT_INTERP not in kinds
 
 
 class Elf:

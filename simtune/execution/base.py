@@ -42,7 +42,8 @@ class Job(ABC, Generic[R]):
     def length(self) -> float:
         """Predicted length in a unit that all jobs share (guest instructions); 0 when unknown.
 
-        Longer jobs start first, and short ones travel together.
+        Longer jobs start first, and short ones travel together. On this machine those of unknown
+        length come before all others.
         """
         return 0.0
 

@@ -50,6 +50,7 @@ class BlobStore:
     def __init__(self, folder: Path, limit: int = DEFAULT_LIMIT) -> None:
         self._folder, self._limit = folder, limit
         self._sizes: OrderedDict[str, int] = OrderedDict()  # least recently used first
+        self._taken = 0  # the sum of these
         self._users: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._stored = threading.Condition(self._lock)
@@ -87,7 +88,7 @@ class BlobStore:
     def size(self) -> int:
         """Bytes that all files take together."""
         with self._lock:
-            return sum(self._sizes.values())
+            return self._taken
 
     def _missing(self, digests: Collection[str]) -> list[str]:
         return [digest for digest in digests if not self._has(digest)]
@@ -100,7 +101,7 @@ class BlobStore:
         except OSError:
             present = None
         if present is None or not stat.S_ISREG(present.st_mode) or present.st_size != self._sizes[digest]:
-            del self._sizes[digest]
+            self._taken -= self._sizes.pop(digest)
             return False
         self._sizes.move_to_end(digest)
         return True
@@ -120,6 +121,7 @@ class BlobStore:
                 self._make_room(0)
                 self._write(digest, content)
             self._sizes[digest] = len(content)
+            self._taken += len(content)
             self._stored.notify_all()
 
     def _write(self, digest: str, content: bytes | memoryview) -> None:
@@ -137,14 +139,15 @@ class BlobStore:
 
     def _make_room(self, target: int) -> None:
         """Removes files that nobody uses until at most `target` bytes are taken."""
-        taken = sum(self._sizes.values())
+        if self._taken <= target:
+            return
         for digest in list(self._sizes):
-            if taken <= target:
+            if self._taken <= target:
                 return
             if digest not in self._users:
                 with contextlib.suppress(OSError):
                     (self._folder / digest).unlink()
-                taken -= self._sizes.pop(digest)
+                self._taken -= self._sizes.pop(digest)
 
 
 class Library:

@@ -187,15 +187,16 @@ class Courier:
             self._dispatcher.missing(number, now)
             parcel = self._pack(chunk, now)
             return Moves(send=[parcel] if parcel else [])
-        if reply.trouble:
+        if reply.trouble and not reply.leaving:
             return self.broken(number, reply.trouble, now)
-        if reply.leaving:
-            return Moves(stop=self.left(chunk.worker, now, blame=False))
         self._close(number)
+        # What a worker that leaves has not done is forgotten first, so that only its results count.
+        stop = self.left(chunk.worker, now, blame=False) if reply.leaving else []
         replies = {job.ticket: job for job in reply.jobs}
         seconds = {job.ticket: job.seconds for job in reply.jobs}
         transient = {job.ticket for job in reply.jobs if job.transient}
-        return Moves(stop=self._apply(self._dispatcher.replied(number, seconds, transient, now), replies))
+        stop += self._apply(self._dispatcher.replied(number, seconds, transient, now), replies)
+        return Moves(stop=stop)
 
     def refused(self, number: int, reason: str, now: float) -> None:
         """The chunk's worker can run no such jobs."""

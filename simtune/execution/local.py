@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import math
 import platform
 import shutil
 import tempfile
@@ -22,6 +24,8 @@ from simtune.execution.scratch import scratch_folder
 from simtune.execution.view import View, WorkerView
 
 R = TypeVar("R")
+
+_log = logging.getLogger(__name__)
 
 #: A queued job with its future and the event that cancels it; None tells a worker to leave. The two
 #: numbers in front put the longest job first, and equals in the order in which they came.
@@ -80,7 +84,8 @@ class LocalExecutor(_Local):
             if self._closed:
                 raise RuntimeError("submit() after close() of the executor")
             self._unfinished[future] = cancelled = threading.Event()
-            self._queue.put((-job.length, next(self._order), (future, job, cancelled)))
+            # One of unknown length may be the longest; a build, too, that simulations wait for.
+            self._queue.put((-(job.length or math.inf), next(self._order), (future, job, cancelled)))
             if len(self._threads) < min(self._capacity, len(self._unfinished)):
                 self._start_thread()
         future.add_done_callback(self._forget)
@@ -90,8 +95,9 @@ class LocalExecutor(_Local):
         return self._capacity
 
     def cancel(self, futures: Collection[Future[Any]] | None = None) -> None:
+        wanted = None if futures is None else set(futures)
         with self._lock:
-            given_up = [(f, e) for f, e in self._unfinished.items() if futures is None or f in futures]
+            given_up = [(f, e) for f, e in self._unfinished.items() if wanted is None or f in wanted]
         for future, cancelled in given_up:
             cancelled.set()
             future.cancel()  # has no effect on those that run; the event stops these
@@ -167,7 +173,10 @@ class InlineExecutor(_Local):
 
 def _work(queue: PriorityQueue[_Item], scratch: Path) -> None:
     while (item := queue.get()[2]) is not None:
-        _perform(*item, scratch)
+        try:
+            _perform(*item, scratch)
+        except BaseException:
+            _log.exception("a callback of a job's future")  # exit() there must not end a worker either
         del item  # holds the result until the next job otherwise
 
 

@@ -80,7 +80,8 @@ class JobRunner:
                 threading.Thread(target=self._watch, name="simtune-watch", daemon=True).start()
         try:
             reply = self._perform(payload, cancel)
-            return encode_reply(replace(reply, leaving=self._stopped))
+            # Nobody reads the reply to a chunk that the driver gave up, so it is the worker that ends.
+            return encode_reply(replace(reply, leaving=cancel.is_set()))
         finally:
             with self._lock:
                 del self._watched[cancel]
@@ -136,8 +137,8 @@ class JobRunner:
             files = {name: paths[digest] for name, digest in packed.files.items()}
             start = time.monotonic()
             reply = self._run(job, packed, files, cancel)
-            if cancel.is_set() and reply.result is None:
-                break
+            if cancel.is_set():
+                break  # it was told to give up, whatever it says
             if reply.transient and not self._blobs.whole(paths):
                 raise BlobsMissing(paths.keys())  # the rest of the chunk cannot go on without them either
             replies.append(

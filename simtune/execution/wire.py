@@ -204,11 +204,16 @@ def decode_reply(payload: bytes) -> Reply:
     if head.get("refused"):
         return Reply(refused=str(head["refused"]))  # maybe from another version
     try:
-        jobs = [JobReply(*job) for job in head["jobs"]]
+        jobs = [
+            JobReply(
+                int(ticket), float(seconds), None if result is None else dict(result), bool(again), str(why)
+            )
+            for ticket, seconds, result, again, why in head["jobs"]
+        ]
         return Reply(
             jobs, tuple(head["missing"]), str(head["refused"]), str(head["trouble"]), bool(head["leaving"])
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise WireError(f"a reply of {len(payload)} bytes is damaged: {error!r}") from None
 
 

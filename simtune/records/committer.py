@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -15,6 +16,8 @@ Then = Callable[[BaseException | None], None]
 
 #: More would make a single transaction hold the store for long.
 _MOST = 500
+
+_log = logging.getLogger(__name__)
 
 
 class Committer:
@@ -60,10 +63,14 @@ class Committer:
             error: BaseException | None = None
             try:
                 self._store.put_simulations([simulation for simulation, _ in items])
-            except Exception as caught:
+            except BaseException as caught:
                 error = caught
-            for _, then in items:
-                then(error)
+            for simulation, then in items:
+                try:
+                    then(error)
+                except BaseException:
+                    # Others wait for this thread, whatever became of the one.
+                    _log.exception("after the commit of %s", simulation.conditions.key)
             if last:
                 return
             del first, items  # would hold the results until the next one

@@ -18,6 +18,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -125,6 +126,11 @@ class ExecutorConformance:
         executor.submit(FakeJob(0)).add_done_callback(step)
         last.result(60)
         assert numbers == list(range(20))
+
+    def test_a_callback_that_exits_ends_nobody_else(self, concurrent: Executor) -> None:
+        for number in range(concurrent.capacity()):
+            concurrent.submit(FakeJob(number, seconds=0.05)).add_done_callback(lambda _: sys.exit(3))
+        assert concurrent.submit(FakeJob(9)).result(30).number == 9
 
     def test_many_threads_submit(self, executor: Executor) -> None:
         with ThreadPoolExecutor(4) as pool:

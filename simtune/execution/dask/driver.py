@@ -97,12 +97,16 @@ class Driver:
 
     def ask(self, question: Callable[[], T], seconds: float = 5.0) -> T | None:
         """What `question` returns in the driver's thread; None when that has ended."""
+        if threading.current_thread() is self._thread:  # as in `tell`
+            return question()
         answer: Future[T] = Future()
+        loop = self._loop
+        if loop is None:
+            return None
         try:
-            assert self._loop is not None
-            self._loop.call_soon_threadsafe(lambda: answer.set_result(question()))
+            loop.call_soon_threadsafe(lambda: answer.set_result(question()))
             return answer.result(seconds)
-        except (AssertionError, RuntimeError, TimeoutError):
+        except (RuntimeError, TimeoutError):
             return None
 
     def end(self) -> None:
@@ -162,6 +166,8 @@ class Driver:
                 self.connected.set_result(None)
             try:
                 await self._serve(session)
+                if session.error is not None:
+                    raise session.error
                 if session.unfit:
                     self._refuse(session.unfit)
             finally:
@@ -173,7 +179,7 @@ class Driver:
 
     async def _serve(self, session: Session) -> None:
         assert self._changed is not None
-        watching = asyncio.create_task(session.watch())
+        watching = session.start(session.watch())
         try:
             while not self._ending and not session.lost.is_set():
                 self._changed.clear()
@@ -223,20 +229,26 @@ class Driver:
         self._said += 1
         return True
 
+    def _say(self, text: str) -> None:
+        try:
+            self._tell(text)
+        except Exception:
+            _log.exception("%s", text)  # somebody else's function must not end the jobs
+
     def _look(self, now: float) -> None:
         if not self._quiet(now):
             return
         quiet = f"{now - self._quiet_since:.0f} s"
         state = self._courier.progress(now)
         if not state.workers:
-            self._tell(
+            self._say(
                 f"no worker has joined {self._address} for {quiet}, and {len(self._courier)} jobs wait; "
                 f"start some: simtune worker {self._address}"
             )
             return
         benched = sum(worker.benched for worker in state.workers)
         reasons = {reason for worker in state.workers for reason in worker.refused}
-        self._tell(
+        self._say(
             f"no job has ended for {quiet}: {state.waiting} wait, {state.under_way} are under way on "
             f"{len(state.workers)} workers"
             + (f", {benched} of them benched after failures" if benched else "")
@@ -258,7 +270,7 @@ class Driver:
                 now,
             )
         elif self._quiet(now):
-            self._tell(
+            self._say(
                 f"the scheduler at {self._address} cannot be reached since {now - lost_at:.0f} s: "
                 f"{self.problem}; {len(self._courier)} jobs fail after {self._patience_s:.0f} s"
             )

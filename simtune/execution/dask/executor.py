@@ -109,8 +109,9 @@ class DaskExecutor:
         return max(1, self._courier.slots)
 
     def cancel(self, futures: Collection[Future[Any]] | None = None) -> None:
+        wanted = None if futures is None else set(futures)
         with self._lock:
-            given_up = [f for f in self._unfinished if futures is None or f in futures]
+            given_up = [f for f in self._unfinished if wanted is None or f in wanted]
         for future in given_up:
             future.cancel()  # `_forget` tells the workers
 
@@ -160,14 +161,18 @@ class DaskExecutor:
     def _settle(self) -> None:
         """Sets results, so that callbacks of the futures cannot hold up the connection."""
         while (step := self._results.get()) is not None:
-            step()
+            try:
+                step()
+            except BaseException:
+                _log.exception("a callback of a job's future")  # exit() there must not end this thread
             del step  # would hold the result until the next one
 
 
 def _locate(cluster: Any, security: Any) -> tuple[str, Any]:
     """Address and security of an address, a client or a cluster."""
     if isinstance(cluster, str):
-        check_address(cluster, isinstance(security, Mapping))
+        known = security is None or isinstance(security, Mapping)
+        check_address(cluster, bool(security) if known else None)
         return cluster, security
     address = getattr(cluster, "scheduler_address", None) or getattr(
         getattr(cluster, "scheduler", None), "address", None

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 from simtune.execution.courier import Courier, Moves, Parcel
@@ -46,6 +46,7 @@ class Session:
     Attributes:
         lost: set when the connection has ended.
         unfit: why this scheduler cannot pass simtune's chunks on; empty when it can.
+        error: a mistake of ours that ended it; nothing may wait for what will not come.
     """
 
     def __init__(self, address: str, security: Any, courier: Courier, changed: Callable[[], None]) -> None:
@@ -57,6 +58,7 @@ class Session:
         self._look_now = asyncio.Event()
         self.lost = asyncio.Event()
         self.unfit = ""
+        self.error: BaseException | None = None
 
     async def open(self, timeout: float) -> None:
         """Connects, and learns which workers are there.
@@ -104,7 +106,10 @@ class Session:
                 self._look_now.clear()
                 try:
                     await self._look()
-                except (TimeoutError, OSError):
+                except Exception as error:
+                    # A client that is closing meanwhile raises all sorts of things.
+                    if not isinstance(error, OSError) and self._client.status == "running":
+                        raise
                     self.lost.set()
                 looked = time.monotonic()
         self._changed()
@@ -113,6 +118,10 @@ class Session:
         """Hands a chunk to its worker."""
         import dask
 
+        if self._client.status != "running":  # Dask would refuse, or send it to another scheduler
+            self.lost.set()
+            self._changed()
+            return
         with dask.config.set(_NO_WARNING):
             future = self._client.submit(
                 perform,
@@ -123,8 +132,20 @@ class Session:
                 pure=False,
                 fifo_timeout=0,  # several drivers take turns
             )
-        task = asyncio.create_task(self._follow(parcel.number, future))
+        task = self.start(self._follow(parcel.number, future))
         self._chunks[parcel.number] = (future, task)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Runs something of this connection beside the rest; an exception in it ends the connection."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.error = error
+            self.lost.set()
+            self._changed()
 
     def stop(self, numbers: Collection[int]) -> None:
         """Tells workers to give these chunks up."""
@@ -190,7 +211,7 @@ class Session:
         there = {
             address: worker
             for address, worker in identity["workers"].items()
-            if worker["status"] in ("running", "paused", "closing_gracefully")
+            if worker["status"] in ("running", "paused", "closing_gracefully") and worker["nthreads"] > 0
         }
         for gone in set(self._courier.workers) - set(there):
             self.stop(self._courier.left(gone, now, blame=True))

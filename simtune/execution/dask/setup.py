@@ -50,11 +50,15 @@ def security_of(files: Mapping[str, str | os.PathLike[str]] | None) -> Any:
         raise ConfigurationError(f"the files for TLS cannot be used: {error}") from error
 
 
-def check_address(address: str, encrypted: bool = False) -> None:
+def check_address(address: str, encrypted: bool | None) -> None:
     """Refuses what can never be a scheduler's address, since one that is only not up yet is waited for.
 
+    Args:
+        address: of a scheduler.
+        encrypted: whether files for TLS are given; None when that cannot be told.
+
     Raises:
-        ConfigurationError: unknown protocol, no port, or a protocol without encryption where it is wanted.
+        ConfigurationError: unknown protocol, no port, or a protocol that does not fit the files.
     """
     dask_distributed()
     addressing = importlib.import_module("distributed.comm.addressing")
@@ -75,3 +79,15 @@ def check_address(address: str, encrypted: bool = False) -> None:
             f"{address} is not encrypted, and files for TLS are given",
             f"tls://{place}, or leave the files out",
         )
+    if scheme == "tls" and encrypted is False and not _configured():
+        raise ConfigurationError(
+            f"{address} takes encrypted connections only, and no files for TLS are given",
+            "give a CA, a certificate and its key, see docs/security.md",
+        )
+
+
+def _configured() -> bool:
+    """Whether Dask's own configuration names a certificate."""
+    import dask
+
+    return bool(dask.config.get("distributed.comm.tls.ca-file", None))

@@ -36,6 +36,9 @@ _LASTED_S = 5.0
 #: How long running jobs may take to notice that they are to stop, and the driver to fetch what is done.
 _LEAVE_S = 2.0
 
+#: Seconds after which a worker that was told to leave is killed.
+_LAST_S = 10.0
+
 #: Seconds between looks at the state of the worker.
 _PULSE_S = 0.2
 
@@ -77,6 +80,9 @@ def guard(options: WorkerOptions, say: Callable[[str], None]) -> int:
         stop.set()
         if child is not None and child.poll() is None:
             child.terminate()
+            last = threading.Timer(_LAST_S, child.kill)
+            last.daemon = True
+            last.start()
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, leave)
@@ -140,6 +146,8 @@ async def _serve(options: WorkerOptions) -> int:
             port=options.port,
         )
         try:
+            if not await _joined(worker, told):
+                return 0
             async with worker:
                 print(f"joined {options.address} with {options.slots} slots", file=sys.stderr, flush=True)
                 clock = TimeOfDay()
@@ -157,6 +165,18 @@ async def _serve(options: WorkerOptions) -> int:
         finally:
             jobs.close()
     return 0 if told.is_set() else 3
+
+
+async def _joined(worker: Any, told: asyncio.Event) -> bool:
+    """Waits for the scheduler, however long it takes; False when told to leave meanwhile."""
+    joining, leaving = asyncio.ensure_future(worker.start()), asyncio.ensure_future(told.wait())
+    await asyncio.wait({joining, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    leaving.cancel()
+    if not joining.done():
+        joining.cancel()
+        return False
+    await joining
+    return True
 
 
 async def _leave(worker: Any, jobs: Any) -> None:
