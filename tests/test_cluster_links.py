@@ -93,13 +93,15 @@ def test_no_worker_is_said(tmp_path: Path) -> None:
 
 
 def test_a_scheduler_that_is_restarted(cluster: Cluster, tmp_path: Path) -> None:
-    with hasty(cluster.address) as executor:
+    said: list[str] = []
+    with hasty(cluster.address, tell=said.append) as executor:
         run = Run(executor, naps(60))
         run.until(10)
         cluster.scheduler.kill()
         time.sleep(0.5)
         cluster.start_scheduler()
         run.check(tmp_path)
+    assert f"the connection to {cluster.address} is lost; it is tried again" in said[0]
     cluster.settle()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import struct
 import subprocess
 from collections.abc import Sequence
@@ -76,7 +77,7 @@ class Linker:
 
         Raises:
             LinkFailed: undefined symbols, code too large, or a kernel is missing.
-            OSError: the disk is full, which says nothing of the objects.
+            OSError: the disk is full, or somebody killed the linker, which says nothing of the objects.
         """
         linked = out.with_name(f"{out.name}.linked")
         command = [
@@ -89,6 +90,8 @@ class Linker:
         done = subprocess.run(
             command, capture_output=True, text=True, env={"LC_ALL": "C", "PATH": os.defpath}
         )
+        if done.returncode == -signal.SIGKILL:
+            raise OSError("the linker was killed, as by the system when memory runs out")
         if done.returncode != 0:
             for number in (errno.ENOSPC, errno.EDQUOT):
                 if os.strerror(number) in done.stderr:

@@ -176,6 +176,11 @@ class Driver:
                     session.stop(self._courier.left(worker, now, blame=False))
                 await session.close()
             lost_at, pause, connect_s = time.monotonic(), _PAUSE_S, _CONNECT_S
+            if len(self._courier) and not self._ending:
+                self._say(
+                    f"the connection to {self._address} is lost; it is tried again for up to "
+                    f"{self._patience_s:.0f} s, and nothing is lost meanwhile"
+                )
 
     async def _serve(self, session: Session) -> None:
         assert self._changed is not None
