@@ -152,7 +152,8 @@ def misbehaving(tmp_path_factory: pytest.TempPathFactory, qemu: Any) -> Path:
         ("flood", {"output_bytes": MIB}, Status.CRASHED, "wrote more than 1048576 bytes"),
         ("big-file", {"file_bytes": MIB}, Status.CRASHED, ""),
         ("fork", {}, Status.CRASHED, "left 1 running process"),
-        ("daemon", {}, Status.CRASHED, "left 1 running process"),
+        # The process that forked the daemon may not have ended yet.
+        ("daemon", {}, Status.CRASHED, "running process"),
         ("none", {}, Status.INVALID, "never entered a region of interest"),
     ],
 )

@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -136,3 +138,17 @@ def test_a_lease_has_one_holder_however_often_it_changes_hands(tmp_path: Path) -
     for holder in holders:
         assert holder.communicate(timeout=60)[1] == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_many_that_create_one_store_at_once(tmp_path: Path) -> None:
+    """None of them may take the half of a look at it for another program's database."""
+    for number in range(60):
+        barrier = threading.Barrier(4)
+
+        def create(number: int = number, barrier: threading.Barrier = barrier) -> None:
+            barrier.wait(10)
+            RecordStore(tmp_path / f"{number}.db").close()
+
+        with ThreadPoolExecutor(4) as threads:
+            for done in [threads.submit(create) for _ in range(4)]:
+                done.result()

@@ -142,15 +142,23 @@ def refuse_foreign(connection: sqlite3.Connection, name: str, steps: Sequence[St
     Raises:
         RecordError: the file is a foreign database, or was written by a newer simtune.
     """
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    if application != APPLICATION_ID:
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if application or version or tables:
-            raise RecordError(
-                f"{name} is an SQLite database of another program, not a simtune record store",
-                "give another file with --records, or set SIMTUNE_RECORDS",
-            )
+    own = not connection.in_transaction
+    if own:
+        connection.execute("BEGIN")  # one look: another process may just be creating the store
+    try:
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        foreign = application != APPLICATION_ID and (
+            application or version or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        )
+    finally:
+        if own and connection.in_transaction:
+            connection.execute("ROLLBACK")
+    if foreign:
+        raise RecordError(
+            f"{name} is an SQLite database of another program, not a simtune record store",
+            "give another file with --records, or set SIMTUNE_RECORDS",
+        )
     if version > len(steps):
         raise RecordError(
             f"{name} has record schema version {version}, this simtune knows up to version {len(steps)}",
