@@ -31,8 +31,8 @@ _LOST, _LATE = 255, 124
 _OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=10")
 
 # The guard is a shell of its own, and takes its `sleep` with it when the program ends in time. It may be
-# told so at any moment: $! is the program until there is a `sleep`, a variable would be set too late, and TERM
-# may come to a child that still has the handler of its shell, and be lost.
+# told so at any moment: $! is the program until there is a `sleep`, a variable would be set too late, and
+# TERM may come to a child that still has the handler of its shell, and be lost.
 _GUARDED = """\
 cd {folder} || exit 126
 rm -f late
