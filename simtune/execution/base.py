@@ -147,6 +147,25 @@ class Executor(Protocol):
         ...
 
 
+class Closing(ABC):
+    """The context manager of executors, see `Executor.__exit__`."""
+
+    @abstractmethod
+    def close(self, cancel: bool = False) -> None:
+        """See `Executor.close`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close(cancel=kind is not None)
+
+
 def run_all(executor: Executor, jobs: Iterable[Job[R]]) -> list[R]:
     """Runs all jobs and returns their results in order; if interrupted, gives them all up."""
     futures: list[Future[R]] = []

@@ -15,10 +15,9 @@ from collections.abc import Collection
 from concurrent.futures import Future
 from pathlib import Path
 from queue import PriorityQueue
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
-from simtune.execution.base import Job, Site
+from simtune.execution.base import Closing, Job, Site
 from simtune.execution.capacity import slots
 from simtune.execution.scratch import scratch_folder
 from simtune.execution.view import View, WorkerView
@@ -32,27 +31,13 @@ _log = logging.getLogger(__name__)
 _Item = tuple[float, int, "tuple[Future[Any], Job[Any], threading.Event] | None"]
 
 
-class _Local:
-    """What local executors share: their scratch folder and the context manager."""
+class _Local(Closing):
+    """What local executors share: their scratch folder."""
 
     def __init__(self) -> None:
         self._scratch = scratch_folder("jobs")
         # Also for an executor that nobody closes.
         self._remove_scratch = weakref.finalize(self, shutil.rmtree, self._scratch, ignore_errors=True)
-
-    def close(self, cancel: bool = False) -> None:
-        raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close(cancel=kind is not None)
 
 
 class LocalExecutor(_Local):

@@ -7,36 +7,35 @@ function without arguments under the entry-point group ``simtune.simulators``.
 
 from __future__ import annotations
 
-import importlib
-import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, runtime_checkable
 
 from simtune.errors import ConfigurationError
 from simtune.jobs import Outcome, SimJob
 from simtune.machines.model import Machine
+from simtune.plugins import Plugins
 
 ENTRY_POINT_GROUP = "simtune.simulators"
 
-#: Adapters that come with simtune, also found when it runs from a checkout without metadata.
-_BUILT_IN = {
-    "qemu": "simtune.simulators.qemu:QemuSimulator",
-    "qemu-system": "simtune.simulators.qemu_system:QemuSystemSimulator",
-    "native": "simtune.simulators.native:NativeSimulator",
-    "cachegrind": "simtune.simulators.valgrind:CachegrindSimulator",
-    "callgrind": "simtune.simulators.valgrind:CallgrindSimulator",
-    "gem5": "simtune.simulators.gem5:Gem5Simulator",
-    "gem5-timing": "simtune.simulators.gem5:Gem5TimingSimulator",
-    "gem5-minor": "simtune.simulators.gem5:Gem5MinorSimulator",
-    "gem5-o3": "simtune.simulators.gem5:Gem5O3Simulator",
-    "spike": "simtune.simulators.spike:SpikeSimulator",
-    "replay": "simtune.simulators.replay:ReplaySimulator",
-}
-
-_log = logging.getLogger(__name__)
+_SIMULATORS = Plugins(
+    "simulator",
+    ENTRY_POINT_GROUP,
+    {
+        "qemu": "simtune.simulators.qemu:QemuSimulator",
+        "qemu-system": "simtune.simulators.qemu_system:QemuSystemSimulator",
+        "native": "simtune.simulators.native:NativeSimulator",
+        "cachegrind": "simtune.simulators.valgrind:CachegrindSimulator",
+        "callgrind": "simtune.simulators.valgrind:CallgrindSimulator",
+        "gem5": "simtune.simulators.gem5:Gem5Simulator",
+        "gem5-timing": "simtune.simulators.gem5:Gem5TimingSimulator",
+        "gem5-minor": "simtune.simulators.gem5:Gem5MinorSimulator",
+        "gem5-o3": "simtune.simulators.gem5:Gem5O3Simulator",
+        "spike": "simtune.simulators.spike:SpikeSimulator",
+        "replay": "simtune.simulators.replay:ReplaySimulator",
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def models_to_count(simulator: Simulator, count: Sequence[str] | None) -> tuple[
 
 def simulator_names() -> tuple[str, ...]:
     """Names that `get_simulator` knows, sorted."""
-    return tuple(sorted({*_BUILT_IN, *_registered()}))
+    return _SIMULATORS.names()
 
 
 def get_simulator(name: str) -> Simulator:
@@ -98,32 +97,13 @@ def get_simulator(name: str) -> Simulator:
     Raises:
         ConfigurationError: no such adapter, or it cannot be loaded.
     """
-    registered = _registered()
-    if name not in registered and name not in _BUILT_IN:
-        raise ConfigurationError(f"no simulator is called '{name}'", f"known: {', '.join(simulator_names())}")
+    factory = _SIMULATORS.load(name)
     try:
-        if name in registered:
-            factory = registered[name].load()
-        else:
-            module, _, attribute = _BUILT_IN[name].partition(":")
-            factory = getattr(importlib.import_module(module), attribute)
         simulator = factory()
     except ConfigurationError:
         raise  # it says itself what is wrong
     except Exception as error:
-        raise ConfigurationError(
-            f"simulator '{name}' cannot be loaded: {error}", "repair or remove the package that brings it"
-        ) from error
+        raise _SIMULATORS.broken(name, error) from error
     if not isinstance(simulator, Simulator):
         raise ConfigurationError(f"simulator '{name}' lacks name, probe() or run()")
     return simulator
-
-
-def _registered() -> dict[str, EntryPoint]:
-    found: dict[str, EntryPoint] = {}
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
-        if entry.name in found and found[entry.name].value != entry.value:
-            _log.warning("two packages bring a simulator '%s'; using %s", entry.name, found[entry.name].value)
-            continue
-        found[entry.name] = entry
-    return found

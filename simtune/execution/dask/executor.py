@@ -11,11 +11,10 @@ import weakref
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, wait
 from queue import SimpleQueue
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from simtune.errors import ConfigurationError
-from simtune.execution.base import Job
+from simtune.execution.base import Closing, Job
 from simtune.execution.courier import Courier, Order
 from simtune.execution.dask.driver import Driver
 from simtune.execution.dask.setup import check_address, dask_distributed, security_of
@@ -27,7 +26,7 @@ R = TypeVar("R")
 _log = logging.getLogger(__name__)
 
 
-class DaskExecutor:
+class DaskExecutor(Closing):
     """Runs jobs on the workers of a Dask scheduler.
 
     Any number of executors may share a cluster, and anybody else's tasks are left alone. A scheduler
@@ -140,17 +139,6 @@ class DaskExecutor:
             self._driver.end()
             if threading.current_thread() is not self._thread:
                 self._thread.join(5.0)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close(cancel=kind is not None)
 
     def _forget(self, future: Future[Any]) -> None:
         with self._lock:
